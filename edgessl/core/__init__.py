@@ -1,0 +1,1 @@
+"""Recipes, artifacts, the ledger, measurements, errors: no torch, no runtime."""

@@ -1,0 +1,179 @@
+"""Sealed files that describe themselves: what to feed them, what comes out, where they came from.
+
+The seal is the SHA-256 over the sorted ``name:sha256`` lines of the model files; records about
+an artifact (parity, golden images, benches) name the seal they belong to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgessl.core import files
+from edgessl.core.errors import FileInvalid
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# the document that describes an artifact, by the artifact's kind
+DOCUMENTS = {"encoder": "encoder.json", "model": "model.json", "export": "artifact.json"}
+
+
+class Document(BaseModel):
+    """Base of the JSON documents: frozen; unknown keys are ignored on read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class InputSpec(Document):
+    """How a decoded image becomes the input of a model.
+
+    An RGB image is resized (``resize``: its short side, in pixels), centre-cropped to
+    ``height`` x ``width``, scaled to ``value_range`` and normalised per channel with ``mean`` and
+    ``std``; ``layout``, ``dtype`` and ``batch`` say how the file wants it.
+    """
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    channels: Literal[3] = 3
+    batch: int = Field(default=1, gt=0)
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    dtype: Literal["float32"] = "float32"
+    value_range: tuple[float, float] = (0.0, 1.0)
+    resize: int = Field(gt=0)
+    interpolation: Literal["bilinear"] = "bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    colour_order: Literal["RGB"] = "RGB"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the input tensor in ``layout``."""
+        if self.layout == "NHWC":
+            return (self.batch, self.height, self.width, self.channels)
+        return (self.batch, self.channels, self.height, self.width)
+
+    def with_layout(self, layout: Literal["NCHW", "NHWC"]) -> InputSpec:
+        """Return the same contract in another layout."""
+        return self.model_copy(update={"layout": layout})
+
+    @classmethod
+    def square(cls, imgsz: int) -> InputSpec:
+        """Return the usual contract at ``imgsz`` pixels.
+
+        Photographs are resized to 8/7 of the side and cropped (256 -> 224); at 64 px and below
+        the whole image is kept, as small images are already framed.
+        """
+        resize = imgsz if imgsz <= 64 else round(imgsz * 8 / 7)
+        return cls(height=imgsz, width=imgsz, resize=resize)
+
+
+class Artifact(Document):
+    """Model files with hashes, input contract, labels and parents.
+
+    Attributes:
+        artifact_kind: ``encoder`` (a pretraining checkpoint), ``model`` (a plain net) or
+            ``export`` (a file for a runtime).
+        format: ``safetensors``, ``onnx``, ``openvino`` or ``tflite``.
+        files: Model file name to SHA-256; the first name is the one to open.
+        seal: SHA-256 over the sorted ``name:sha256`` lines of ``files``.
+        labels: Class names in the order of the logits; empty for an embedding model.
+        parents: Seals of what this was made from.
+        facts: What the kind adds (architecture, width, plan, tolerances); JSON values.
+    """
+
+    artifact_kind: Literal["encoder", "model", "export"]
+    format: str
+    files: dict[str, str]
+    seal: str
+    input: InputSpec
+    labels: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def sealed(
+        cls,
+        folder: Path,
+        names: list[str],
+        *,
+        artifact_kind: Literal["encoder", "model", "export"],
+        format: str,
+        input: InputSpec,
+        labels: tuple[str, ...] = (),
+        parents: tuple[str, ...] = (),
+        facts: dict[str, Any] | None = None,
+    ) -> Artifact:
+        """Hash ``names`` in ``folder``, write the describing document beside them, return it."""
+        hashes = {name: files.sha256_file(folder / name) for name in names}
+        artifact = cls(
+            artifact_kind=artifact_kind,
+            format=format,
+            files=hashes,
+            seal=seal_of(hashes),
+            input=input,
+            labels=labels,
+            parents=parents,
+            facts=facts or {},
+        )
+        body = artifact.model_dump(mode="json")
+        files.write_json(folder / DOCUMENTS[artifact_kind], artifact_kind, body)
+        return artifact
+
+    @classmethod
+    def load(cls, folder: Path, *, verify: bool = True) -> Artifact:
+        """Read the artifact in ``folder`` and check its files against their hashes.
+
+        Raises:
+            FileInvalid: No artifact there, a file is missing or altered, or the document is
+                malformed or names files outside its folder.
+        """
+        found = [(k, folder / d) for k, d in DOCUMENTS.items() if (folder / d).is_file()]
+        if not found:
+            raise FileInvalid(
+                f"{folder} holds no artifact (none of {', '.join(DOCUMENTS.values())})",
+                hint="give the folder of a stage, for example runs/<name>/export/1x-onnx-none",
+            )
+        kind, path = found[0]
+        try:
+            artifact = cls.model_validate(files.read_json(path, kind))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise FileInvalid(f"{path}: {place}: {first['msg']}") from error
+        for name in artifact.files:
+            if Path(name).name != name:
+                raise FileInvalid(f"{path} names a file outside its folder: {name!r}")
+        if verify:
+            artifact.verify(folder)
+        return artifact
+
+    def verify(self, folder: Path) -> None:
+        """Check that the files in ``folder`` are the ones that were sealed.
+
+        Raises:
+            FileInvalid: A file is missing or its hash differs.
+        """
+        for name, expected in self.files.items():
+            if not (folder / name).is_file():
+                raise FileInvalid(f"{folder / name} is missing")
+            if (seen := files.sha256_file(folder / name)) != expected:
+                raise FileInvalid(
+                    f"{folder / name} was changed or cut: sha256 {seen[:12]}, sealed as "
+                    f"{expected[:12]}",
+                    hint="run the stage that wrote it again",
+                )
+        if seal_of(self.files) != self.seal:
+            raise FileInvalid(f"the seal in {folder} does not fit its file hashes")
+
+    @property
+    def main_file(self) -> str:
+        """Name of the file that a runtime opens."""
+        return next(iter(self.files))
+
+
+def seal_of(hashes: dict[str, str]) -> str:
+    """Return the SHA-256 over the sorted ``name:sha256`` lines."""
+    return files.sha256_bytes("".join(f"{k}:{hashes[k]}\n" for k in sorted(hashes)).encode())

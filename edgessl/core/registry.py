@@ -1,0 +1,75 @@
+"""Tables of named parts: a name, where its code lives, and what ``edgessl list`` shows.
+
+A table is plain data and imports nothing, so ``--help`` and ``list`` stay fast and one missing
+runtime breaks one entry only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgessl.core.errors import MissingExtra, UsageProblem, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One named part.
+
+    Args:
+        target: ``module:attribute``, imported on first use.
+        summary: One line for ``edgessl list``.
+        extra: The ``pip install edgessl[extra]`` that brings what it imports.
+        facts: Further columns for ``edgessl list`` (strings, numbers, booleans).
+    """
+
+    target: str
+    summary: str
+    extra: str = ""
+    facts: Mapping[str, str | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The entries of one kind, in the order they are listed."""
+
+    kind: str
+    entries: Mapping[str, Entry]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self.entries:
+            raise UsageProblem(
+                f"unknown {self.kind} '{name}'",
+                hint=f"{nearest(name, self.entries)}; see: edgessl list {self.kind}s",
+            )
+        return self.entries[name]
+
+    def load(self, name: str) -> Any:
+        """Import and return the part called ``name``.
+
+        Raises:
+            UsageProblem: There is no such entry.
+            MissingExtra: A package that it needs is not installed.
+        """
+        entry = self[name]
+        module, _, attribute = entry.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] == "edgessl":
+                raise
+            raise missing_extra(f"{self.kind} '{name}'", error.name or "?", entry.extra) from error
+
+
+def missing_extra(what: str, package: str, extra: str) -> MissingExtra:
+    """Build the error for an optional package that is not there."""
+    wanted = f"edgessl[{extra}]" if extra else package
+    return MissingExtra(
+        f"{what} needs the package '{package}', which is not installed",
+        hint=f"pip install '{wanted}'",
+    )
