@@ -86,7 +86,7 @@ class Artifact(Document):
 
     artifact_kind: Literal["encoder", "model", "export"]
     format: str
-    files: dict[str, str]
+    files: dict[str, str] = Field(min_length=1)
     seal: str
     input: InputSpec
     labels: tuple[str, ...] = ()

@@ -1,17 +1,17 @@
 """Every error a user can meet, with the exit code of the contract.
 
-    EdgeSSLError                 1  failure
-    ├── DiskFull, OutOfMemory, NativeCrash, ConversionFailed, MissingExtra    1
-    ├── UsageProblem             2  unknown command, option or name on the command line
-    ├── InvalidInput             3  recipe, data or file invalid
-    │   ├── RecipeInvalid
-    │   ├── DataInvalid
-    │   └── FileInvalid             truncated, wrong seal, or unsafe to open
-    ├── BoardUnreachable         4
-    ├── GateFailed               5  an accuracy or parity gate
-    ├── MeasurementNotValid      6
-    ├── NotProvable              7  says how many images it would take
-    └── Interrupted            130
+EdgeSSLError                 1  failure
+├── DiskFull, OutOfMemory, NativeCrash, ConversionFailed, MissingExtra    1
+├── UsageProblem             2  unknown command, option or name on the command line
+├── InvalidInput             3  recipe, data or file invalid
+│   ├── RecipeInvalid
+│   ├── DataInvalid
+│   └── FileInvalid             truncated, wrong seal, or unsafe to open
+├── BoardUnreachable         4
+├── GateFailed               5  an accuracy or parity gate
+├── MeasurementNotValid      6
+├── NotProvable              7  says how many images it would take
+└── Interrupted            130
 """
 
 from __future__ import annotations

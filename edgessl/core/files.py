@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -88,26 +89,26 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
 
 
 def append_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Append one JSON line per row; readers must tolerate a torn last line."""
+    """Append one JSON line per row, on a line of its own after a torn one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
+        with path.open("ab") as stream:
+            if stream.tell() and not _ends_a_line(path):
+                stream.write(b"\n")
             for row in rows:
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+                stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     except OSError as error:
         raise explain_os_error(error, path) from error
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines, dropping a torn last line; an absent file is an empty list."""
+    """Read JSON lines, dropping those that a crash tore; an absent file is an empty list."""
     if not path.exists():
         return []
     rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+    for line in path.read_bytes().split(b"\n"):
+        with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
-        except ValueError:
-            break
     return rows
 
 
@@ -121,6 +122,12 @@ def explain_os_error(error: OSError, path: Path) -> EdgeSSLError:
     return EdgeSSLError(
         f"cannot write {path}: {error.strerror or error}", hint="choose another --out"
     )
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
 
 
 def _umask() -> int:

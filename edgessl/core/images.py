@@ -28,9 +28,7 @@ def to_model_input(images_NHWC: NDArray[np.uint8], spec: InputSpec) -> NDArray[n
     """
     want = (spec.height, spec.width, spec.channels)
     if images_NHWC.dtype != np.uint8 or images_NHWC.shape[1:] != want:
-        raise ValueError(
-            f"want uint8 (N, {want}), got {images_NHWC.dtype} {images_NHWC.shape}"
-        )
+        raise ValueError(f"want uint8 (N, {want}), got {images_NHWC.dtype} {images_NHWC.shape}")
     low, high = spec.value_range
     x = images_NHWC.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
     x = (x - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)

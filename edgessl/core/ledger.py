@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from edgessl.core import files
 from edgessl.core.artifact import Document
@@ -68,7 +68,7 @@ class Ledger:
             return cls(path)
         body = files.read_json(path, "ledger")
         try:
-            return cls(path, [LedgerRow.model_validate(row) for row in body.get("rows", [])])
+            return cls(path, TypeAdapter(list[LedgerRow]).validate_python(body.get("rows")))
         except ValidationError as error:
             raise FileInvalid(f"{path} has a malformed row: {error.errors()[0]['msg']}") from error
 

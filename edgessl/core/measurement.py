@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from edgessl.core.artifact import Document
 from edgessl.core.statistics import percentile, percentile_interval
@@ -90,7 +90,7 @@ class ParityCheck(Document):
     tolerance: float
     passed: bool = Field(alias="pass")
 
-    model_config = {"populate_by_name": True, "frozen": True, "extra": "ignore"}
+    model_config = ConfigDict(populate_by_name=True, frozen=True, extra="ignore")
 
 
 class BenchResult(Document):

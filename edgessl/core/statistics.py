@@ -134,7 +134,9 @@ def student_t_quantile(probability: float, degrees: int) -> float:
     low, high = -1e6, 1e6
     for _ in range(200):
         middle = (low + high) / 2
-        low, high = (middle, high) if student_t_cdf(middle, degrees) < probability else (low, middle)
+        low, high = (
+            (middle, high) if student_t_cdf(middle, degrees) < probability else (low, middle)
+        )
     return (low + high) / 2
 
 

@@ -1,0 +1,36 @@
+"""Stock architectures at any width.
+
+An entry's target is an :class:`edgessl.encoders.base.Architecture`.
+"""
+
+from edgessl.core.registry import Entry, Table
+
+ENCODERS = Table(
+    "encoder",
+    {
+        "mobilenet_v1": Entry(
+            "edgessl.encoders.mobilenet_v1:MOBILENET_V1",
+            "MobileNetV1, 27 layers, for 128 px and above",
+            extra="train",
+            facts={"features_1x": 1024, "macs_1x_224_m": 568.7, "source": "arXiv:1704.04861"},
+        ),
+        "mobilenet_v1_short": Entry(
+            "edgessl.encoders.mobilenet_v1:MOBILENET_V1_SHORT",
+            "MobileNetV1 cut to 13 layers and a total stride of 8, for 8 to 64 px",
+            extra="train",
+            facts={"features_1x": 512, "macs_1x_224_m": 1178.7, "source": "edgessl"},
+        ),
+        "mobilenet_v3_large": Entry(
+            "edgessl.encoders.mobilenet_v3:MOBILENET_V3_LARGE",
+            "MobileNetV3-large, loads strictly into torchvision's class",
+            extra="train",
+            facts={"features_1x": 1280, "macs_1x_224_m": 216.6, "source": "arXiv:1905.02244"},
+        ),
+        "mobilenet_v3_small": Entry(
+            "edgessl.encoders.mobilenet_v3:MOBILENET_V3_SMALL",
+            "MobileNetV3-small, loads strictly into torchvision's class",
+            extra="train",
+            facts={"features_1x": 1024, "macs_1x_224_m": 56.5, "source": "arXiv:1905.02244"},
+        ),
+    },
+)

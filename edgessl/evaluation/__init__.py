@@ -1,0 +1,1 @@
+"""How good features and classifiers are: kNN, linear probe, fine-tuning."""

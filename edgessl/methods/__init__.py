@@ -1,0 +1,36 @@
+"""Self-supervised methods: one file each.
+
+An entry's target is a class that follows :class:`edgessl.methods.base.Method`; its ``Options``
+sit beside it. Cost counts encoder passes per image: S a slim (or only) encoder, H the host; a
+pass with gradient is 3 units, one without is 1.
+"""
+
+from edgessl.core.registry import Entry, Table
+
+METHODS = Table(
+    "method",
+    {
+        "sacl-xd": Entry(
+            "edgessl.methods.sacl_xd:SaclXd",
+            "slimmed asymmetrical contrastive learning + cross distillation",
+            extra="train",
+            facts={
+                "cost": "4 H + 4 S (6 S at 1x)",
+                "teacher": False,
+                "source": "Meng et al., NeurIPS 2023",
+                "status": "built from the paper's talk and equations; no reference code exists",
+            },
+        ),
+        "barlow": Entry(
+            "edgessl.methods.barlow:Barlow",
+            "Barlow Twins: one network, cross-correlation to the identity",
+            extra="train",
+            facts={
+                "cost": "6 S",
+                "teacher": False,
+                "source": "arXiv:2103.03230",
+                "status": "faithful",
+            },
+        ),
+    },
+)

@@ -1,0 +1,1 @@
+"""Which channels live, the sliced pass, extraction and its proof of equivalence."""

@@ -1,0 +1,183 @@
+"""One bench: an export stage folder and a pack of images in, ``result.json`` and raw samples out.
+
+The agent runs in fresh processes on the device; everything goes through its shell, so a board
+over a network is measured by the same lines as this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edgessl import __version__
+from edgessl.core import files
+from edgessl.core.artifact import Artifact
+from edgessl.core.errors import InvalidInput, UsageProblem
+from edgessl.core.measurement import BenchResult
+from edgessl.devices import events, protocol, record
+from edgessl.devices.base import AGENT, Device
+from edgessl.devices.conversation import PROTO, RUNTIMES, Progress, Sources, run_processes
+from edgessl.devices.pack import Pack, check_golden
+from edgessl.devices.protocol import Preset
+
+RUNTIME_OF_FORMAT = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "litert"}
+DEFAULT_TOLERANCE = 1e-3  # float32: relative to the largest absolute logit
+
+
+def bench_artifact(  # noqa: PLR0913  (the choices of one bench, all named at the call)
+    device: Device,
+    folder: Path,
+    pack: Path,
+    out: Path,
+    *,
+    preset: Preset,
+    runtime: str | None = None,
+    provider: str | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> BenchResult:
+    """Measure one exported artifact on a device and write the records into ``out``.
+
+    Args:
+        device: Where to run.
+        folder: Export stage folder: ``artifact.json``, its sealed files, ``golden.npz``.
+        pack: Evaluation pack (see :class:`Pack`).
+        out: Gets ``samples.jsonl``, ``telemetry.csv``, ``predictions.csv`` (if answers were
+            taken) and, last, ``result.json``.
+        preset: Floors, caps and repeats.
+        runtime: ``onnxruntime``, ``openvino`` or ``litert``; None for that of the format.
+        provider: Execution provider, device or delegate; None for the CPU path of the runtime.
+        threads: Threads of the runtime, at least 1.
+        progress: Called with one short line now and then.
+
+    Raises:
+        FileInvalid: The seal is broken, or golden images are missing or of another artifact.
+        DataInvalid: The pack does not fit.
+        UsageProblem: The runtime cannot open this format, or ``threads`` < 1.
+        MissingExtra: The runtime is not installed on the device.
+        NativeCrash, OutOfMemory, EdgeSSLError: The agent died or fell silent.
+    """
+    started = datetime.now(UTC)
+    say = progress or (lambda _line: None)
+    artifact = Artifact.load(folder)
+    name = runtime or RUNTIME_OF_FORMAT.get(artifact.format, "")
+    if name not in RUNTIMES or RUNTIME_OF_FORMAT.get(artifact.format) != name:
+        raise UsageProblem(
+            f"'{artifact.format}' files do not run with '{name or 'any known runtime'}'",
+            hint=f"runtimes by format: {RUNTIME_OF_FORMAT}",
+        )
+    if threads < 1:
+        raise UsageProblem(f"threads must be at least 1, got {threads}")
+    if artifact.input.batch != 1:
+        raise InvalidInput(
+            f"the artifact takes batches of {artifact.input.batch}; latency is taken at batch 1",
+            hint="export it with batch 1",
+        )
+    golden = folder / "golden.npz"
+    classes = check_golden(golden, artifact)
+    images = Pack.open(pack, artifact.input.height, artifact.input.width)
+    asked = RUNTIMES[name]
+    plan = {
+        "proto": PROTO,
+        "runtime": name,
+        "provider": provider or asked.provider,
+        "precision": asked.precision,
+        "threads": threads,
+        "input": artifact.input.model_dump(mode="json") | {"shape": artifact.input.shape},
+        "tolerance": tolerance_of(artifact, name),
+        "rotation": images.rotation(),
+        "has_reference": images.reference is not None,
+    }
+    runs = run_processes(device, plan, Sources(folder, artifact, golden, pack), preset, say)
+    judged = protocol.judge(runs, preset, provider=plan["provider"], precision=asked.precision)
+    found = record.answers(runs[0])
+    latency = record.latencies(runs)
+    infer = latency.get("infer")
+    facts = _bare(events.last(runs[0], "facts"))
+    finished = datetime.now(UTC)
+    result = BenchResult(
+        run={
+            "started": started.isoformat(timespec="seconds"),
+            "finished": finished.isoformat(timespec="seconds"),
+            "seconds": round((finished - started).total_seconds(), 1),
+            "edgessl": __version__,
+            "agent_sha256": files.sha256_file(AGENT),
+        },
+        model={
+            "seal": artifact.seal,
+            "format": artifact.format,
+            "files": artifact.files,
+            "bytes": sum((folder / f).stat().st_size for f in artifact.files),
+            "classes": classes,
+            "input": artifact.input.model_dump(mode="json"),
+            "facts": artifact.facts,
+        },
+        data={
+            "data_sha256": images.data_sha256,
+            "pack_sha256": files.sha256_file(pack),
+            "golden_sha256": files.sha256_file(golden),
+            "n": len(images.labels),
+        },
+        device={"kind": device.kind, "id": device.id} | facts,
+        runtime=_runtime_facts(runs[0], name, plan),
+        protocol=_protocol_facts(runs, preset),
+        latency_ms=latency,
+        throughput_fps=1000 / infer.p50 if infer and infer.p50 else None,
+        memory_mb=record.memory_mb(runs),
+        accuracy=record.accuracy(found, images.labels, images.reference, classes),
+        parity=record.parity(runs, found, images.reference),
+        verdicts=judged.verdicts,
+        reasons=judged.reasons,
+        conditions=judged.conditions,
+        result_kind="emulated" if facts.get("emulated") else "measured",
+    )
+    record.write_samples(out / "samples.jsonl", runs)
+    record.write_telemetry(out / "telemetry.csv", runs)
+    if found:
+        record.write_predictions(out / "predictions.csv", images.sha256, images.labels, found)
+    body = result.model_dump(mode="json", by_alias=True)
+    files.write_json(out / "result.json", "bench-result", body)
+    return result
+
+
+def tolerance_of(artifact: Artifact, runtime: str) -> float:
+    """Return the tolerance of the golden check from ``facts["tolerance"]``.
+
+    A number, or numbers by runtime; 1e-3 of the largest logit where nothing is said.
+    """
+    stored = artifact.facts.get("tolerance", DEFAULT_TOLERANCE)
+    if isinstance(stored, Mapping):
+        stored = stored.get(runtime, DEFAULT_TOLERANCE)
+    return float(stored)
+
+
+def _bare(event: events.Event) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name not in ("k", "t")}
+
+
+def _runtime_facts(run: events.Run, name: str, plan: Mapping[str, Any]) -> dict[str, Any]:
+    hello, loaded = _bare(events.last(run, "hello")), _bare(events.last(run, "loaded"))
+    return {
+        "name": name,
+        "version": hello["runtime"],
+        "python": hello["python"],
+        "numpy": hello["numpy"],
+        "asked": {key: plan[key] for key in ("provider", "precision", "threads")},
+        "used": {key: loaded[key] for key in ("providers", "precision", "threads", "input")},
+        "batch": 1,
+    }
+
+
+def _protocol_facts(runs: Sequence[events.Run], preset: Preset) -> dict[str, Any]:
+    infer = [events.samples_ms(run).get("infer", []) for run in runs]
+    return {
+        "preset": asdict(preset) | {"shown": list(preset.shown)},
+        "throughput_from": "1000 / p50 of infer (ms), batch 1, one after the other",
+        "warmup": [_bare(events.last(run, "warmup")) for run in runs],
+        "timed": [_bare(events.last(run, "timed")) for run in runs],
+        "outliers": [len(events.outliers(values)) for values in infer],
+        "bins": [events.bin_medians(run, preset.bin_s) for run in runs] if preset.bin_s else [],
+    }

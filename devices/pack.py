@@ -1,0 +1,93 @@
+"""The images a bench uses: evaluation packs and golden records, checked before anything runs."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgessl.core.artifact import Artifact
+from edgessl.core.errors import DataInvalid, FileInvalid
+from edgessl.core.images import images_sha256
+from edgessl.devices.conditions import ROTATION
+
+
+@dataclass(frozen=True)
+class Pack:
+    """An evaluation pack: uint8 images that are resized and cropped, and what is known of them.
+
+    Attributes:
+        path: The ``.npz``.
+        labels: (N,) int64; -1 where there is none.
+        sha256: (N,) identity of each image.
+        reference: (N, C) float32 PyTorch logits, or None.
+        data_sha256: Identity of the ordered images.
+    """
+
+    path: Path
+    labels: NDArray[np.int64]
+    sha256: list[str]
+    reference: NDArray[np.float32] | None
+    data_sha256: str
+
+    @classmethod
+    def open(cls, path: Path, height: int, width: int) -> Pack:
+        """Read and check a pack.
+
+        Raises:
+            DataInvalid: Not a pack, empty, or of another image size.
+        """
+        try:
+            arrays = _arrays(path)
+            images, labels, names = (arrays[n] for n in ("images", "labels", "sha256"))
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise DataInvalid(f"{path} is not an evaluation pack: {error}") from error
+        reference, n = arrays.get("reference"), len(images)
+        if images.dtype != np.uint8 or images.shape != (n, height, width, 3) or n == 0:
+            raise DataInvalid(
+                f"{path} holds {images.dtype} {images.shape}, the artifact takes uint8 images of "
+                f"{height} x {width} x 3",
+                hint="make the pack with the input contract of the artifact",
+            )
+        lengths = {len(labels), len(names), n if reference is None else len(reference)}
+        if lengths != {n}:
+            raise DataInvalid(f"{path}: {n} images, but other arrays have {sorted(lengths)} rows")
+        return cls(path, labels.astype(np.int64), names.tolist(), reference, images_sha256(images))
+
+    def rotation(self) -> list[int]:
+        """Return the positions of the first different images, twice the fewest wanted."""
+        first_seen = {name: i for i, name in reversed(list(enumerate(self.sha256)))}
+        return sorted(first_seen.values())[: 2 * ROTATION]
+
+
+def check_golden(path: Path, artifact: Artifact) -> int:
+    """Return the number of classes in a golden record, once it is known to fit the artifact.
+
+    Raises:
+        FileInvalid: Missing, malformed, of other shapes, or (if it names a seal) of another file.
+    """
+    try:
+        arrays = _arrays(path)
+        images, reference, expected = (arrays[n] for n in ("images", "reference", "expected"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        hint = "export the model again: every export writes golden images"
+        raise FileInvalid(f"{path} is not a golden record: {error}", hint=hint) from error
+    seal, spec = str(arrays.get("seal", artifact.seal)), artifact.input
+    fits = images.shape == (len(expected), spec.height, spec.width, 3) and len(expected) > 0
+    if seal != artifact.seal or not fits or reference.shape != expected.shape:
+        raise FileInvalid(
+            f"{path} does not belong to this artifact: seal {seal[:12]}, images {images.shape}",
+            hint="export the model again",
+        )
+    return int(expected.shape[1])
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("not an .npz file" if path.is_file() else "no such file")
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)

@@ -1,0 +1,267 @@
+"""Shells: this machine, and a scripted one for tests of everything but the silicon."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from edgessl.core.errors import EdgeSSLError
+
+TAIL_LINES = 20
+GRACE_S = 5.0  # between a closed standard input and a kill
+
+
+class LocalStream:
+    """A child process whose lines are read by a thread, so that waiting can time out."""
+
+    def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
+        self._process, self._name = process, name
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._errors: deque[str] = deque(maxlen=TAIL_LINES)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._threads = [
+            threading.Thread(target=self._pump_output, args=(process.stdout,), daemon=True),
+            threading.Thread(target=self._pump_errors, args=(process.stderr,), daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _pump_output(self, pipe: IO[bytes]) -> None:
+        for line in pipe:
+            self._lines.put(line.decode("utf-8", "replace").rstrip("\r\n"))
+        self._lines.put(None)
+
+    def _pump_errors(self, pipe: IO[bytes]) -> None:
+        for line in pipe:
+            self._errors.append(line.decode("utf-8", "replace").rstrip())
+
+    def read_line(self, timeout_s: float) -> str | None:
+        """Return the next line, or None at the end of the output.
+
+        Raises:
+            EdgeSSLError: Nothing came in time.
+        """
+        try:
+            return self._lines.get(timeout=timeout_s)
+        except queue.Empty:
+            raise EdgeSSLError(f"{self._name} said nothing for {timeout_s:g} s") from None
+
+    def wait(self, timeout_s: float) -> int:
+        """Return the exit status.
+
+        Raises:
+            EdgeSSLError: Still running after ``timeout_s``.
+        """
+        try:
+            status = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise EdgeSSLError(f"{self._name} did not end within {timeout_s:g} s") from None
+        self._threads[1].join(1)
+        return status
+
+    @property
+    def stderr_tail(self) -> str:
+        """The last lines of standard error."""
+        return "\n".join(self._errors)
+
+
+class LocalShell:
+    """Runs programs on this machine, in a private folder that goes away with the shell."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="edgessl-")
+        self.workdir = self._folder.name
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> str:
+        """Run a program to its end and return its output.
+
+        Raises:
+            EdgeSSLError: Not found, failed (with the last lines of its errors), or timed out;
+                on a time-out its whole process group is killed.
+        """
+        process = self._popen(argv, stdin=subprocess.DEVNULL)
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise EdgeSSLError(f"{argv[0]} did not end within {timeout_s:g} s") from None
+        finally:
+            _kill_group(process)
+        if process.returncode:
+            tail = "\n".join(errors.decode("utf-8", "replace").splitlines()[-TAIL_LINES:])
+            raise EdgeSSLError(f"{argv[0]} ended with status {process.returncode}: {tail}")
+        return output.decode("utf-8", "replace")
+
+    @contextmanager
+    def start(self, argv: Sequence[str]) -> Iterator[LocalStream]:
+        """Start a program; on leaving, its standard input closes, then its group is killed.
+
+        Raises:
+            EdgeSSLError: The program is not there.
+        """
+        process = self._popen(argv, stdin=subprocess.PIPE)
+        try:
+            yield LocalStream(process, Path(argv[0]).name)
+        finally:
+            assert process.stdin is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_S)
+            _kill_group(process)
+
+    def _popen(self, argv: Sequence[str], *, stdin: int) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                list(argv),
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=self.workdir,
+                start_new_session=True,  # a group of its own: killed as one
+            )
+        except OSError as error:
+            raise EdgeSSLError(f"cannot start {argv[0]}: {error.strerror or error}") from error
+
+    def put(self, local: Path, remote: str) -> None:
+        """Copy a file into the private folder."""
+        target = Path(self.workdir) / remote
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(local, target)
+
+    def get(self, remote: str, local: Path) -> None:
+        """Copy a file out of the private folder."""
+        shutil.copyfile(Path(self.workdir) / remote, local)
+
+    def remove(self, remote: str) -> None:
+        """Remove a file or a folder."""
+        target = Path(self.workdir) / remote
+        if target.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the private folder."""
+        self._folder.cleanup()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a scripted program does.
+
+    Args:
+        output: Everything it prints.
+        status: Its exit status.
+        errors: What it writes to standard error.
+        hangs: It never ends after its output.
+    """
+
+    output: str = ""
+    status: int = 0
+    errors: str = ""
+    hangs: bool = False
+
+
+@dataclass
+class FakeStream:
+    """A scripted program in mid-run."""
+
+    answer: Answer
+    lines: deque[str]
+
+    def read_line(self, timeout_s: float) -> str | None:
+        """Return the next scripted line."""
+        if self.lines:
+            return self.lines.popleft()
+        if self.answer.hangs:
+            raise EdgeSSLError(f"the program said nothing for {timeout_s:g} s")
+        return None
+
+    def wait(self, timeout_s: float) -> int:
+        """Return the scripted status."""
+        if self.answer.hangs:
+            raise EdgeSSLError(f"the program did not end within {timeout_s:g} s")
+        return self.answer.status
+
+    @property
+    def stderr_tail(self) -> str:
+        """The scripted errors."""
+        return self.answer.errors
+
+
+@dataclass
+class FakeShell:
+    """A board that follows a script, and remembers what it was asked.
+
+    Args:
+        script: From an argument list to what the program does.
+        workdir: Name of the folder on the pretended board.
+
+    Attributes:
+        transcript: ("run" | "start", argv), ("put" | "get" | "remove", (remote,)), in order.
+        files: What lies on the pretended board, by remote name.
+    """
+
+    script: Callable[[tuple[str, ...]], Answer]
+    workdir: str = "edgessl-work"
+    transcript: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> str:
+        """Return the scripted output.
+
+        Raises:
+            EdgeSSLError: The script says that it fails or hangs.
+        """
+        answer = self._ask("run", argv)
+        if answer.hangs:
+            raise EdgeSSLError(f"{argv[0]} did not end within {timeout_s:g} s")
+        if answer.status:
+            raise EdgeSSLError(f"{argv[0]} ended with status {answer.status}: {answer.errors}")
+        return answer.output
+
+    @contextmanager
+    def start(self, argv: Sequence[str]) -> Iterator[FakeStream]:
+        """Play the scripted output line by line."""
+        answer = self._ask("start", argv)
+        yield FakeStream(answer, deque(answer.output.splitlines()))
+
+    def _ask(self, verb: str, argv: Sequence[str]) -> Answer:
+        self.transcript.append((verb, tuple(argv)))
+        return self.script(tuple(argv))
+
+    def put(self, local: Path, remote: str) -> None:
+        """Keep the bytes of a file."""
+        self.transcript.append(("put", (remote,)))
+        self.files[remote] = local.read_bytes()
+
+    def get(self, remote: str, local: Path) -> None:
+        """Write the bytes of a kept file."""
+        self.transcript.append(("get", (remote,)))
+        local.write_bytes(self.files[remote])
+
+    def remove(self, remote: str) -> None:
+        """Forget a file, or all files of a folder."""
+        self.transcript.append(("remove", (remote,)))
+        for name in [n for n in self.files if n == remote or n.startswith(f"{remote}/")]:
+            del self.files[name]

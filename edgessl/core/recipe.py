@@ -1,0 +1,282 @@
+"""The recipe: one validated, frozen tree of values, a section per stage.
+
+YAML 1.2 (``1e-3`` is a number, ``off`` is a word). All errors are reported at once; unknown
+keys are errors that name the nearest key. Names of methods, encoders and targets are checked
+against their tables where recipes are loaded (``edgessl.stages.recipes``).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from edgessl.core.errors import RecipeInvalid, nearest
+from edgessl.core.measurement import Document
+
+__all__ = ["Document", "Recipe", "dump_yaml", "load_yaml", "override", "problems_of"]
+
+
+def parse_width(text: str) -> tuple[float, float]:
+    """Read ``1.5x-1x`` as (host, slim) multipliers; ``1x`` is a dense net, both equal.
+
+    Raises:
+        ValueError: Not of that form, not positive, or the slim net wider than the host.
+    """
+    match = re.fullmatch(r"\s*(\d*\.?\d+)x?(?:\s*-\s*(\d*\.?\d+)x?)?\s*", str(text))
+    if not match:
+        raise ValueError(f"{text!r} is no width; write 1x, or host and slim as 1.5x-1x")
+    host = float(match[1])
+    slim = float(match[2]) if match[2] else host
+    if not 0 < slim <= host:
+        raise ValueError(f"{text!r}: want 0 < slim <= host")
+    return host, slim
+
+
+def _width(text: str) -> str:
+    host, slim = parse_width(text)
+    return f"{host:g}x" if host == slim else f"{host:g}x-{slim:g}x"
+
+
+WidthText = Annotated[str, AfterValidator(_width)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Section):
+    """Where images come from and how they are split."""
+
+    labels: str = Field("digits", description="labelled images: folder, IDX file or dataset name")
+    unlabeled: str | None = Field(
+        None, description="images to pretrain on; default: the training split of `labels`"
+    )
+    test: str | None = Field(
+        None, description="test images; default: a split of `labels`, used once, for the figures"
+    )
+    validation_share: Share = Field(0.15, description="share of `labels` that choices are made on")
+    test_share: Share = Field(0.25, description="share of `labels` for testing, unless `test`")
+    imgsz: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="input side in pixels")
+
+
+class Encoder(Section):
+    """The network."""
+
+    name: str = Field("mobilenet_v1_short", description="see: edgessl list encoders")
+    width: WidthText = Field("1.5x-1x", description="host and slim width, or one width")
+    stem: Literal["stock", "small"] = Field(
+        "stock", description="small: stride 1 in the stem, for images up to 64 px"
+    )
+
+
+class Views(Section):
+    """Random views for pretraining: a preset, and what differs from it."""
+
+    preset: str = Field("cifar_asym", description="byol_asym, cifar_asym or moco_v2")
+    crop_scale: tuple[float, float] | None = Field(None, description="area of the crop, 0..1")
+    flip: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="probability; 0 where left and right differ in meaning"
+    )
+
+
+class Pretrain(Section):
+    """Self-supervised pretraining."""
+
+    method: str = Field("sacl-xd", description="see: edgessl list methods")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the method")
+    views: Views = Views()
+    epochs: Positive = 100
+    batch: Annotated[int, Field(ge=2)] = 128
+    optimizer: Literal["adamw", "lars", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    warmup: Share = 0.05
+    recalibrate_batches: Annotated[int, Field(ge=1)] = Field(
+        100, description="batches for re-estimating BatchNorm statistics at the end"
+    )
+    max_seconds: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="time budget; epochs are cut once, before the first step"
+    )
+    save_every_s: Annotated[float, Field(gt=0)] = 30.0
+
+
+class Evaluate(Section):
+    """Frozen features: kNN and linear probe."""
+
+    protocols: tuple[Literal["knn", "linear"], ...] = ("knn", "linear")
+    neighbours: Positive = 20
+
+
+class Labels(Section):
+    """How many labels are used, and how often they are drawn."""
+
+    per_class: Positive | None = Field(10, description="labels per class; null: all")
+    draws: Positive = Field(3, description="independent draws of the labels")
+
+
+class Finetune(Section):
+    """Fine-tuning the slim net, and the same from scratch."""
+
+    scratch: bool = Field(True, description="also train from random weights, equal budget")
+    epochs: Positive = 50
+    batch: Annotated[int, Field(ge=2)] = 32
+    optimizer: Literal["adamw", "lars", "sgd"] = "adamw"
+    learning_rates: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
+        (1e-3, 3e-3), description="the best on validation (first draw) is used for all draws"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    crop_scale: tuple[float, float] = (0.6, 1.0)
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    max_seconds: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="time budget of the stage; epochs are cut before the first run"
+    )
+
+
+class Export(Section):
+    """Files for runtimes."""
+
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("onnx", "openvino", "tflite")
+    quantize: Literal["none"] = "none"
+    timeout_s: Annotated[float, Field(gt=0)] = Field(600.0, description="per converter")
+    memory_mb: Positive | None = Field(None, description="per converter")
+
+
+class Bench(Section):
+    """Measurement on a device."""
+
+    device: str = "local"
+    preset: Literal["quick", "standard", "sustained"] = "quick"
+    threads: Positive = 1
+    allow_unstable: bool = Field(False, description="exit 0 also when a verdict is not VALID")
+
+
+class Recipe(Section):
+    """The whole recipe."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: Data = Data()
+    encoder: Encoder = Encoder()
+    pretrain: Pretrain = Pretrain()
+    labels: Labels = Labels()
+    evaluate: Evaluate = Evaluate()
+    finetune: Finetune = Finetune()
+    export: Export = Export()
+    bench: Bench = Bench()
+
+    @property
+    def widths(self) -> tuple[float, float]:
+        """Host and slim width multipliers."""
+        return parse_width(self.encoder.width)
+
+
+def problems_of(values: Mapping[str, Any]) -> list[str]:
+    """Return one line per error of recipe values; an empty list means that they are valid."""
+    try:
+        Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        return [_line(item) for item in error.errors()]
+    return []
+
+
+def _line(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(Recipe, item["loc"][:-1])
+        return f"{place}: unknown key; {nearest(str(item['loc'][-1]), known)}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{place or 'recipe'}: {message[0].lower()}{message[1:]} (got {item['input']!r:.60})"
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def load_yaml(text: str, where: str) -> dict[str, Any]:
+    """Read YAML 1.2 into plain values.
+
+    Raises:
+        RecipeInvalid: Not YAML, a key given twice, or not a mapping at the top.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        values = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeInvalid(f"{where} is not valid YAML: {place}{problem}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RecipeInvalid(f"{where} holds a {type(values).__name__}, expected keys and values")
+    return values
+
+
+def dump_yaml(recipe: Recipe) -> str:
+    """Write a recipe with every value, as saved beside results."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(recipe.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``values`` with dotted keys set, for example ``{"pretrain.epochs": 5}``."""
+    result: dict[str, Any] = {k: v for k, v in values.items()}
+    for dotted, value in changes.items():
+        place = result
+        *parents, leaf = dotted.split(".")
+        for part in parents:
+            child = place.get(part)
+            place[part] = dict(child) if isinstance(child, Mapping) else {}
+            place = place[part]
+        place[leaf] = value
+    return result
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read one ``a.b=c`` of ``--set``; the value is YAML.
+
+    Raises:
+        RecipeInvalid: No ``=`` in it, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeInvalid(f"--set {text!r} is not of the form section.key=value")
+    return key.strip(), load_yaml(f"v: {value or 'null'}", f"--set {key}")["v"]
+
+
+def read_recipe_values(path: Path) -> dict[str, Any]:
+    """Read a recipe file into plain values, not validated.
+
+    Raises:
+        RecipeInvalid: The file is missing, not readable, or not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeInvalid(f"no such recipe: {path}", hint="see: edgessl list recipes") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeInvalid(f"cannot read {path}: {error}") from None
+    return load_yaml(text, str(path))

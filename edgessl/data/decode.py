@@ -1,0 +1,220 @@
+"""From files to arrays: decode, resize, centre-crop.
+
+Everything is decoded to uint8 RGB. Resizing is Pillow's antialiased bilinear filter on the full
+picture: neither JPEG draft mode nor ``reducing_gap`` is used, as both change pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from edgessl.core.artifact import InputSpec
+from edgessl.core.errors import DataInvalid
+from edgessl.core.files import explain_os_error
+from edgessl.core.images import image_sha256
+from edgessl.data.image_set import ImageSet, ImageUnreadable, Skipped
+
+# Content decides, not the suffix. Other formats stay out: some readers start programs.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+# above this size a prepared array lives in a file instead of in memory
+MEMORY_LIMIT_BYTES = 2 << 30
+# A picture that is longer than this many short sides is cut around its centre before resizing:
+# a 1 x 5000 strip would else become 256 x 1280000.
+LONGEST_ASPECT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Images of one source, decoded to one size.
+
+    Attributes:
+        images: uint8 (N, H, W, 3), C-contiguous; a memory map when it is large.
+        labels: int64 (N,), or None without labels.
+        class_names: As in the source.
+        items: Name of every image.
+        sha256: Identity of the pixels of every image (see :mod:`edgessl.core.images`).
+        kept: int64 (N,), position of every image in the source.
+        skipped: Images that were asked for and could not be decoded.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    class_names: tuple[str, ...]
+    items: tuple[str, ...]
+    sha256: tuple[str, ...]
+    kept: NDArray[np.int64]
+    skipped: tuple[Skipped, ...]
+
+
+def prepare(
+    image_set: ImageSet,
+    indices: Sequence[int] | NDArray[np.int64] | None,
+    spec: InputSpec,
+    *,
+    cache: Path | None = None,
+) -> Prepared:
+    """Decode images to the size a model takes, still uint8.
+
+    Args:
+        image_set: The source.
+        indices: Positions in the source, in the order wanted; None means all.
+        spec: Gives ``resize`` (short side), ``height`` and ``width`` (centre crop), in pixels.
+        cache: Folder for the pixels when they exceed :data:`MEMORY_LIMIT_BYTES`; without it
+            they stay in memory. The space is free again when the process ends.
+
+    Returns:
+        The images in the order of ``indices``, less those that cannot be decoded.
+
+    Raises:
+        DataInvalid: None can be decoded.
+        DiskFull: ``cache`` has no room.
+    """
+    wanted = np.arange(len(image_set)) if indices is None else np.asarray(indices, np.int64)
+    pixels = _allocate((len(wanted), spec.height, spec.width, 3), cache)
+    hashes = [""] * len(wanted)
+
+    def one(row: int) -> str:
+        """Decode into ``row``; return the reason when that fails."""
+        try:
+            image = image_set.load(int(wanted[row]))
+        except ImageUnreadable as error:
+            return error.reason
+        pixels[row] = fit(image, spec.height, spec.width, spec.resize)
+        hashes[row] = image_sha256(pixels[row])
+        return ""
+
+    reasons = _map_in_threads(one, len(wanted))
+    good = [row for row, reason in enumerate(reasons) if not reason]
+    skipped = tuple(
+        Skipped(image_set.items[wanted[row]], reason)
+        for row, reason in enumerate(reasons)
+        if reason
+    )
+    if not good:
+        shown = "; ".join(f"{s.item!r}: {s.reason}" for s in skipped[:3]) or "the list is empty"
+        raise DataInvalid(
+            f"no image of {image_set.name} can be used ({len(wanted)} tried): {shown}",
+            hint="open one of the files in an image viewer, or give another source",
+        )
+    for new, old in enumerate(good):  # close the gaps in place: the array may exceed memory
+        if new != old:
+            pixels[new] = pixels[old]
+    kept = wanted[good]
+    return Prepared(
+        images=pixels[: len(good)],
+        labels=None if image_set.labels is None else image_set.labels[kept],
+        class_names=image_set.class_names,
+        items=tuple(image_set.items[i] for i in kept),
+        sha256=tuple(hashes[row] for row in good),
+        kept=kept,
+        skipped=skipped,
+    )
+
+
+def prepare_storage(
+    image_set: ImageSet,
+    side: int,
+    indices: Sequence[int] | NDArray[np.int64] | None = None,
+    *,
+    cache: Path | None = None,
+) -> Prepared:
+    """Decode the squares that random views are cut from: short side to ``side``, centre crop.
+
+    Raises:
+        DataInvalid: None can be decoded.
+        DiskFull: ``cache`` has no room.
+    """
+    return prepare(image_set, indices, InputSpec(height=side, width=side, resize=side), cache=cache)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Decode one file to uint8 RGB (H, W, 3), upright.
+
+    The EXIF orientation is applied, transparency is laid on white, grey is repeated to three
+    channels, 16-bit grey is scaled by 255/65535, and the first frame stands for an animation.
+
+    Raises:
+        ImageUnreadable: Missing, empty, truncated, of an unknown format, or beyond Pillow's
+            limit against decompression bombs.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        raise ImageUnreadable(str(path), f"not an image of a known format ({known})") from error
+    except Exception as error:  # decoders meet damaged bytes with any exception
+        detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageUnreadable(str(path), detail) from error
+
+
+def fit(image_HWC: NDArray[np.uint8], height: int, width: int, resize: int) -> NDArray[np.uint8]:
+    """Resize the short side to ``resize`` pixels, cut ``height`` x ``width`` from the centre.
+
+    The same pixels as torchvision's ``Resize`` and ``CenterCrop`` on a PIL image, except that a
+    picture too small for the crop is enlarged instead of padded, and an extreme aspect is cut
+    first (:data:`LONGEST_ASPECT`).
+    """
+    image_HWC = _cut_extreme_aspect(image_HWC, LONGEST_ASPECT * max(height / width, width / height))
+    h, w = image_HWC.shape[:2]
+    short = max(resize, math.ceil(height * min(h, w) / h), math.ceil(width * min(h, w) / w))
+    size = (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
+    size = (max(size[0], width), max(size[1], height))
+    picture = Image.fromarray(image_HWC)
+    if size != (w, h):
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    return np.asarray(picture)[top : top + height, left : left + width]
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
+        grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range; save it with 8 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def _cut_extreme_aspect(image_HWC: NDArray[np.uint8], longest: float) -> NDArray[np.uint8]:
+    h, w = image_HWC.shape[:2]
+    rows, columns = min(h, int(longest * w)), min(w, int(longest * h))
+    top, left = (h - rows) // 2, (w - columns) // 2
+    return np.ascontiguousarray(image_HWC[top : top + rows, left : left + columns])
+
+
+def _allocate(shape: tuple[int, ...], cache: Path | None) -> NDArray[np.uint8]:
+    size = math.prod(shape)
+    if cache is None or size <= MEMORY_LIMIT_BYTES:
+        return np.empty(shape, np.uint8)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache) as stream:  # nameless: nothing is left behind
+            # reserve now: a full disk under a sparse map would kill the process with SIGBUS
+            os.posix_fallocate(stream.fileno(), 0, size)
+            return np.memmap(stream, np.uint8, "r+", shape=shape)
+    except OSError as error:
+        raise explain_os_error(error, cache) from error
+
+
+def _map_in_threads(work: Callable[[int], str], n: int) -> list[str]:
+    """Return ``work`` of 0..n-1 in order; decoding and hashing release the interpreter lock."""
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        return list(pool.map(work, range(n)))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the whole source

@@ -1,0 +1,104 @@
+"""MobileNetV3 (arXiv:1905.02244): torchvision's class at any width.
+
+Features are taken after the last hidden layer (1280 at 1x for large, 1024 for small), the
+point that the published light encoders of SEED, DisCo and SSL-Small expose.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
+from torchvision.models.mobilenetv3 import InvertedResidual
+from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
+
+from edgessl.encoders.base import Architecture, Axes, AxesBuilder, Edit
+
+
+def build_large(width: float, classes: int) -> nn.Module:
+    """Torchvision's MobileNetV3-large; dropout off, as live and frozen passes must agree."""
+    return mobilenet_v3_large(weights=None, width_mult=width, num_classes=classes, dropout=0.0)
+
+
+def build_small(width: float, classes: int) -> nn.Module:
+    """Torchvision's MobileNetV3-small; dropout off, as live and frozen passes must agree."""
+    return mobilenet_v3_small(weights=None, width_mult=width, num_classes=classes, dropout=0.0)
+
+
+def channel_axes(module: nn.Module) -> Axes:
+    """Return the groups: trunk per residual chain, expansion and squeeze per block, heads.
+
+    A squeeze-and-excitation layer shares the expansion group of its block at both ends.
+    """
+    axes = AxesBuilder()
+    layers = list(module.get_submodule("features").children())
+    trunk = "trunk0"
+    _conv_norm(axes, "features.0", layers[0], None, trunk)
+    for index, layer in enumerate(layers[1:-1], start=1):
+        assert isinstance(layer, InvertedResidual)
+        inputs, expansion = trunk, trunk
+        if not layer.use_res_connect:
+            trunk = f"trunk{index}"
+        for position, part in enumerate(layer.block.children()):
+            name = f"features.{index}.block.{position}"
+            if isinstance(part, SqueezeExcitation):
+                squeeze = f"squeeze{index}"
+                axes.conv(f"{name}.fc1", part.fc1, expansion, squeeze)
+                axes.conv(f"{name}.fc2", part.fc2, squeeze, expansion)
+            elif part.get_submodule("0").groups != 1:  # depthwise
+                _conv_norm(axes, name, part, expansion, expansion)
+            elif position == 0:
+                expansion = f"expansion{index}"
+                _conv_norm(axes, name, part, inputs, expansion)
+            else:
+                _conv_norm(axes, name, part, expansion, trunk)
+    _conv_norm(axes, f"features.{len(layers) - 1}", layers[-1], trunk, "last_conv")
+    axes.linear("classifier.0", "last_conv", "head")
+    axes.linear("classifier.3", "head", None)
+    return axes.axes
+
+
+def _conv_norm(
+    axes: AxesBuilder, name: str, part: nn.Module, inputs: str | None, outputs: str
+) -> None:
+    assert isinstance(part, Conv2dNormActivation)
+    axes.conv(f"{name}.0", part.get_submodule("0"), inputs, outputs)
+    axes.norm(f"{name}.1", outputs)
+
+
+def connections(module: nn.Module) -> tuple[bool, ...]:
+    """Return, block by block, whether its input is added to its output."""
+    return tuple(
+        layer.use_res_connect
+        for layer in module.get_submodule("features").children()
+        if isinstance(layer, InvertedResidual)
+    )
+
+
+def small_stem(module: nn.Module) -> tuple[Edit, ...]:
+    """Set the stem and the first down-sampling block to stride 1."""
+    first_down = next(
+        name
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.stride != (1, 1)
+    )
+    return (Edit("features.0.0", (1, 1)), Edit(first_down, (1, 1)))
+
+
+MOBILENET_V3_LARGE = Architecture(
+    name="mobilenet_v3_large",
+    build=build_large,
+    head="classifier.3",
+    channel_axes=channel_axes,
+    connections=connections,
+    small_stem=small_stem,
+    stock_class="torchvision.models.mobilenet_v3_large(width_mult={width}, num_classes={classes})",
+)
+MOBILENET_V3_SMALL = Architecture(
+    name="mobilenet_v3_small",
+    build=build_small,
+    head="classifier.3",
+    channel_axes=channel_axes,
+    connections=connections,
+    small_stem=small_stem,
+    stock_class="torchvision.models.mobilenet_v3_small(width_mult={width}, num_classes={classes})",
+)

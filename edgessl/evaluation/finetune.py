@@ -1,0 +1,88 @@
+"""Fine-tuning a plain network on labelled images."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgessl.core.console import Reporter
+from edgessl.training.loop import Job, Plan, train
+
+
+class MakeViews(Protocol):
+    """Turns a uint8 batch into augmented, normalised views (see ``edgessl.data.views``)."""
+
+    def __call__(self, images_BHWC: Tensor, indices: NDArray[np.int64], epoch: int) -> list[Tensor]:
+        """Return one tensor (B, 3, H, W) per view."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Prepared images uint8 (N, H, W, 3) with classes (N,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def subset(self, indices: NDArray[np.int64]) -> Labelled:
+        """Return the images at ``indices``."""
+        return Labelled(self.images[indices], self.labels[indices])
+
+
+def finetune(
+    network: nn.Module,
+    data: Labelled,
+    views: MakeViews,
+    plan: Plan,
+    *,
+    reporter: Reporter,
+    label: str,
+    folder: Path | None = None,
+) -> nn.Module:
+    """Train all weights of a network with a head by cross-entropy, in place.
+
+    Args:
+        network: Gives logits (B, C); returned in eval mode.
+        data: Training images and labels.
+        views: One augmented view per image.
+        plan: Epochs, batch, learning rate and schedule.
+        reporter: Receives progress.
+        label: Shown beside the progress bar.
+        folder: For resumable state while it runs and ``metrics.jsonl``; None keeps neither.
+    """
+    images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+
+    def loss(module: nn.Module, indices: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
+        (x,) = views(images[torch.from_numpy(indices)], indices, epoch)
+        return {"total": F.cross_entropy(module(x), labels[torch.from_numpy(indices)])}
+
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    train(Job(network, loss, plan, label, folder), reporter)
+    if folder is not None:
+        shutil.rmtree(folder / "last")
+    return network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+
+
+def with_head(network: nn.Module, head: str, features: int, classes: int, *, seed: int) -> None:
+    """Put a fresh Linear (N(0, 0.01), bias 0) in place of the identity at ``head``."""
+    linear = nn.Linear(features, classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        nn.init.normal_(linear.weight, 0.0, 0.01)
+    nn.init.zeros_(linear.bias)
+    parent, _, leaf = head.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, linear)
+
+
+def best_of(scores: Sequence[float]) -> int:
+    """Index of the largest score; the first one wins ties."""
+    return int(np.argmax(np.asarray(scores)))

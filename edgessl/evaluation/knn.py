@@ -1,0 +1,55 @@
+"""Weighted k-nearest-neighbour classification of frozen features.
+
+Protocol: L2-normalised features, cosine similarity, votes weighted by exp(similarity / T),
+k = 20 and T = 0.07 as in DINO (arXiv:2104.14294); ties go to the lower class index.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def knn_predict(
+    bank_NF: NDArray[np.float32],
+    bank_labels_N: NDArray[np.int64],
+    queries_MF: NDArray[np.float32],
+    *,
+    classes: int,
+    k: int = 20,
+    temperature: float = 0.07,
+    chunk: int = 1024,
+) -> NDArray[np.int64]:
+    """Predict a class for every query.
+
+    Args:
+        bank_NF: Features with known labels.
+        bank_labels_N: Their classes, 0..classes-1.
+        queries_MF: Features to classify.
+        classes: Number of classes.
+        k: Neighbours that vote; at most N.
+        temperature: Of the votes.
+        chunk: Queries per matrix product.
+
+    Returns:
+        int64 (M,).
+
+    Raises:
+        ValueError: ``k`` is larger than the bank.
+    """
+    if k > len(bank_NF):
+        raise ValueError(f"k = {k} neighbours from a bank of {len(bank_NF)}")
+    bank, predicted = _unit(bank_NF), []
+    for start in range(0, len(queries_MF), chunk):
+        similarity = _unit(queries_MF[start : start + chunk]) @ bank.T
+        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        weights = np.exp(np.take_along_axis(similarity, nearest, 1) / temperature)
+        votes = np.zeros((len(similarity), classes))
+        np.add.at(votes, (np.arange(len(similarity))[:, None], bank_labels_N[nearest]), weights)
+        predicted.append(votes.argmax(1))
+    return np.concatenate(predicted).astype(np.int64)
+
+
+def _unit(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = x.astype(np.float64)
+    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)

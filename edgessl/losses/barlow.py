@@ -1,0 +1,81 @@
+"""Redundancy reduction between two batches of embeddings.
+
+Source: Barlow Twins, arXiv:2103.03230, equation 1, with the loss scale of solo-learn.
+Shapes: N batch, D embedding.
+
+Deviation: with N < D the D x D matrix C is never built. Its squared entries sum to
+sum_kl (A A^T)_kl (B B^T)_kl / N^2 for standardised A and B, which is the same number from two
+N x N Gram matrices; a Gram matrix serves every term its embedding takes part in.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EPS = 1e-5
+
+
+def standardise(z_ND: Tensor) -> Tensor:
+    """Centre every column and divide by its biased standard deviation (eps 1e-5 inside).
+
+    This is BatchNorm without affine in training mode. Half precision is computed in float32.
+
+    Raises:
+        ValueError: Not a matrix, or fewer than two rows.
+    """
+    if z_ND.ndim != 2 or len(z_ND) < 2:
+        raise ValueError(f"want embeddings (N >= 2, D), got {tuple(z_ND.shape)}")
+    z_ND = z_ND if z_ND.dtype == torch.float64 else z_ND.float()
+    centred_ND = z_ND - z_ND.mean(0)
+    return centred_ND * torch.rsqrt(centred_ND.square().mean(0) + EPS)
+
+
+class Codes:
+    """Standardised embeddings (N, D) of one pass, with their Gram matrix made once on demand."""
+
+    def __init__(self, z_ND: Tensor) -> None:
+        self.standard_ND = standardise(z_ND)
+        self._gram_NN: Tensor | None = None
+
+    @property
+    def gram_NN(self) -> Tensor:
+        """Inner products between the standardised rows."""
+        if self._gram_NN is None:
+            self._gram_NN = self.standard_ND @ self.standard_ND.T
+        return self._gram_NN
+
+    def detach(self) -> Codes:
+        """Return the same codes without gradient: the stop-gradient of the formulas."""
+        codes = object.__new__(Codes)
+        codes.standard_ND = self.standard_ND.detach()
+        codes._gram_NN = None if self._gram_NN is None else self._gram_NN.detach()
+        return codes
+
+
+def barlow_loss(a: Codes, b: Codes, *, lam: float, scale_loss: float) -> Tensor:
+    """scale_loss * [sum_i (1 - C_ii)^2 + lam * sum_{i != j} C_ij^2], C = A^T B / N.
+
+    Args:
+        a: Codes of one pass.
+        b: Codes of the other, same shape.
+        lam: Weight of the off-diagonal entries.
+        scale_loss: Factor on the whole loss.
+
+    Returns:
+        Scalar, float32 (float64 for float64 embeddings).
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    a_ND, b_ND = a.standard_ND, b.standard_ND
+    if a_ND.shape != b_ND.shape:
+        raise ValueError(f"embeddings differ in shape: {tuple(a_ND.shape)}, {tuple(b_ND.shape)}")
+    n, d = a_ND.shape
+    diagonal_D = (a_ND * b_ND).mean(0)
+    if n < d:
+        squares = (a.gram_NN * b.gram_NN).sum() / (n * n)
+    else:
+        squares = (a_ND.T @ b_ND / n).square().sum()
+    off_diagonal = squares - diagonal_D.square().sum()
+    return scale_loss * ((1 - diagonal_D).square().sum() + lam * off_diagonal)

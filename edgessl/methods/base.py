@@ -1,0 +1,67 @@
+"""What a method must offer to the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from edgessl.slimming.plan import Group
+from edgessl.slimming.sliced import Sliced
+
+
+class Options(BaseModel):
+    """Base of a method's options: frozen, unknown names are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    projector: tuple[int, ...] = Field(
+        default=(2048, 2048, 2048),
+        min_length=1,
+        description="widths of the projector's Linear layers, the last one is D",
+    )
+    lam: float = Field(default=0.0051, ge=0, description="weight of the off-diagonal entries")
+    scale_loss: float = Field(default=0.1, gt=0, description="factor on every loss term")
+
+
+class Method(Protocol):
+    """Views in, named loss terms out; an ``nn.Module`` whose state goes into checkpoints.
+
+    One ``forward`` runs all passes of a step, so that a data-parallel wrapper sees one call.
+    """
+
+    views: int
+    encoder: Sliced
+
+    @classmethod
+    def from_options(cls, encoder: Sliced, features: Group, options: Options) -> Self:
+        """Build the method around an encoder; ``features`` are its pooled feature channels."""
+        ...
+
+    def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return named scalar loss terms; ``total`` is the one to differentiate.
+
+        Args:
+            views: ``self.views`` tensors (B, 3, H, W), normalised.
+        """
+        ...
+
+    def after_step(self, step: int) -> None:
+        """Update what follows the optimiser (averages, queues, masks)."""
+        ...
+
+
+def projector(inputs: int, widths: Sequence[int]) -> nn.Sequential:
+    """Linear-BatchNorm-ReLU blocks and a last Linear, all without biases.
+
+    Args:
+        inputs: Features of the encoder.
+        widths: Outputs of every Linear.
+    """
+    layers: list[nn.Module] = []
+    for width in widths[:-1]:
+        layers += [nn.Linear(inputs, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, widths[-1], bias=False))

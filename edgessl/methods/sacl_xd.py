@@ -1,0 +1,82 @@
+"""SACL+XD: slimmed asymmetrical contrastive learning with cross distillation.
+
+Source: Meng et al., "Slimmed Asymmetrical Contrastive Learning and Cross Distillation for
+Lightweight Model Training", NeurIPS 2023 (talk and abstract; no reference code exists).
+
+    z^A = P(f(X^A))        z^B = P(f_s(X^B))                  host and slim, with gradient
+    z_hat^A = P(f_s(X^A))  z_hat^B = P(f(X^B))                the same weights, frozen
+    L_SACL = BT(z^A, z^B)
+    L_CD   = 1/2 [BT(z^A, sg z_hat^A) + BT(z^B, sg z_hat^B)]
+    L      = alpha L_SACL + (1 - alpha) L_CD
+
+"Frozen" means: current weights, no gradient, BatchNorm on batch statistics, running
+statistics untouched. At 1x (f_s = f) z_hat equals z, so the frozen passes are not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from edgessl.losses.barlow import Codes, barlow_loss
+from edgessl.methods import base
+from edgessl.slimming.plan import ChannelPlan, Group
+from edgessl.slimming.sliced import Sliced, Width
+
+
+class Options(base.Options):
+    """Options of ``sacl-xd``."""
+
+    alpha: float = Field(default=0.95, ge=0, le=1, description="weight of SACL against XD")
+
+
+class SaclXd(nn.Module):
+    """Contrast a host with its own slice, distil each into the other. Cost 4 H + 4 S."""
+
+    Options = Options
+    views = 2
+
+    def __init__(self, encoder: Sliced, projector: Sliced, options: Options) -> None:
+        super().__init__()
+        self.encoder, self.projector, self.options = encoder, projector, options
+
+    @classmethod
+    def from_options(cls, encoder: Sliced, features: Group, options: Options) -> Self:
+        """Build the method; the projector is shared and reads the kept features."""
+        host = base.projector(features.host, options.projector)
+        slim = base.projector(len(features.keep), options.projector)
+        axes = {name: (None,) * tensor.ndim for name, tensor in slim.state_dict().items()}
+        axes["0.weight"] = (None, "features")
+        plan = ChannelPlan({"features": features}, axes)
+        return cls(encoder, Sliced(host, slim, plan), options)
+
+    def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return ``sacl``, ``xd`` and ``total`` for two views (B, 3, H, W)."""
+        xa, xb = views
+        za, zb = self.embed(xa, "host"), self.embed(xb, "slim")
+        if self.encoder.plan.is_dense:
+            za_hat, zb_hat = za.detach(), zb.detach()
+        else:
+            with torch.no_grad():
+                za_hat = self.embed(xa, "slim", frozen=True)
+                zb_hat = self.embed(xb, "host", frozen=True)
+        sacl = self.distance(za, zb)
+        xd = (self.distance(za, za_hat) + self.distance(zb, zb_hat)) / 2
+        alpha = self.options.alpha
+        return {"sacl": sacl, "xd": xd, "total": alpha * sacl + (1 - alpha) * xd}
+
+    def embed(self, x_BCHW: Tensor, width: Width, *, frozen: bool = False) -> Codes:
+        """Encode and project one view with one width."""
+        features = self.encoder(x_BCHW, width=width, frozen=frozen)
+        return Codes(self.projector(features, width=width, frozen=frozen))
+
+    def distance(self, a: Codes, b: Codes) -> Tensor:
+        """BT(a, b) with this method's weights."""
+        return barlow_loss(a, b, lam=self.options.lam, scale_loss=self.options.scale_loss)
+
+    def after_step(self, step: int) -> None:
+        """Nothing follows the optimiser."""

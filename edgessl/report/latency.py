@@ -1,0 +1,270 @@
+"""Benches as they are shown: no latency without its verdict, none at all for wrong answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from edgessl.core.measurement import PERCENTILE_FLOORS, VERDICT_ORDER, Latency
+from edgessl.core.statistics import percentile_interval
+from edgessl.report import plots
+from edgessl.report.accuracy import NAMES
+from edgessl.report.formats import MISSING, count, flatten, milliseconds, percent, plural, tiny
+from edgessl.report.read import PARTS, FoundBench, Run, first_text, width_text
+
+MEANINGS = {
+    "VALID": "all checks passed; the figure may be quoted",
+    "WRONG_ANSWERS": "the device does not give the model's answers; no latency is shown",
+    "WRONG_BACKEND": "something else ran than was asked for",
+    "TOO_SHORT": "too few samples or too little time for what was asked",
+    "UNSTABLE": "clocks, heat or drift moved the figure while it was taken",
+    "BUSY": "other work was running on the device",
+    "EMULATED": "taken on a stand-in, not on the device itself",
+}
+SYMBOLS = {"VALID": "✓", "WRONG_ANSWERS": "✕", "WRONG_BACKEND": "✕"}
+PART_NAMES = {
+    "load": "Load the model", "first": "First inference", "preprocess": "Preprocess",
+    "copy_in": "Copy in", "infer": "Inference", "copy_out": "Copy out",
+    "postprocess": "Postprocess", "e2e_from_uint8": "End to end, from uint8",
+}  # fmt: skip
+HEADLINE_PARTS = ("e2e_from_uint8", "infer")
+
+
+@dataclass(frozen=True, slots=True)
+class PartView:
+    """One timed part, written out; empty figures where answers were wrong."""
+
+    key: str
+    name: str
+    n: str
+    p50: str
+    interval: str
+    p90: str
+    p90_interval: str
+    least: str
+    most: str
+    floor: str
+
+
+@dataclass(frozen=True, slots=True)
+class BenchView:
+    """One bench, written out for the page."""
+
+    bench: FoundBench
+    title: str
+    device: str
+    runtime: str
+    verdict: str
+    symbol: str
+    withheld: bool
+    parts: list[PartView]
+    pictures: list[tuple[Markup, str]] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def headline(self) -> PartView | None:
+        """The part that is quoted: end to end where it was timed, else the inference."""
+        by_key = {part.key: part for part in self.parts}
+        return next((by_key[key] for key in HEADLINE_PARTS if key in by_key), None)
+
+
+def bench_views(run: Run) -> list[BenchView]:
+    """Write out every bench of a run, by device, best verdict first."""
+    benches = sorted(
+        run.benches,
+        key=lambda b: (b.device, -VERDICT_ORDER.index(b.result.verdict), b.folder),
+    )
+    return [_view(bench) for bench in benches]
+
+
+def best(views: Sequence[BenchView]) -> BenchView | None:
+    """Choose the bench for the headline: VALID and measured, a board before the workstation."""
+
+    def rank(view: BenchView) -> tuple[bool, bool, bool, float]:
+        latency = _headline_latency(view.bench)
+        return (
+            view.verdict != "VALID",
+            view.bench.result.result_kind != "measured",
+            view.bench.on_workstation,
+            latency.p50 if latency and latency.p50 is not None else float("inf"),
+        )
+
+    return min(views, key=rank, default=None)
+
+
+def accuracy_against_latency(views: Sequence[BenchView]) -> Markup | None:
+    """Plot top-1 on the device against its median latency; None without two such figures."""
+    marks = []
+    titles = [view.title for view in views]
+    for view in views:
+        latency, accuracy = _headline_latency(view.bench), view.bench.result.accuracy
+        if view.withheld or accuracy is None or latency is None or latency.p50 is None:
+            continue
+        tag = f", {view.device}, {view.runtime}" if titles.count(view.title) > 1 else ""
+        tag += "" if view.verdict == "VALID" else f" ({view.verdict})"
+        marks.append(
+            plots.Mark(
+                label=f"{view.title}{tag}",
+                x=latency.p50,
+                y=100 * accuracy.top1,
+                x_low=latency.ci_low,
+                x_high=latency.ci_high,
+                y_low=100 * accuracy.ci_low,
+                y_high=100 * accuracy.ci_high,
+                solid=view.verdict == "VALID",
+            )
+        )
+    if not marks:
+        return None
+    return plots.scatter("Top-1 against median latency", marks, "ms", "% top-1")
+
+
+def _view(bench: FoundBench) -> BenchView:
+    result = bench.result
+    withheld = result.verdict == "WRONG_ANSWERS"
+    target = bench.model_fact("target") or bench.model_fact("format")
+    precision, width = bench.model_fact("quantize"), width_text(bench.model_fact("width"))
+    title = NAMES.get(target, target) or bench.folder.split("/")[-1]
+    title += f" {precision}" if precision not in ("", "none") else ""
+    title += f", {width}" if width else ""
+    parts = [
+        _part(name, result.latency_ms[name], bench.samples.get(name, ()), withheld)
+        for name in sorted(result.latency_ms, key=_part_order)
+    ]
+    return BenchView(
+        bench=bench,
+        title=title,
+        device=first_text(result.device, "board", "cpu") or bench.device,
+        runtime=_runtime(result.runtime),
+        verdict=result.verdict,
+        symbol=SYMBOLS.get(result.verdict, "!"),
+        withheld=withheld,
+        parts=parts,
+        pictures=[] if withheld else _pictures(bench, title),
+        facts=_facts(bench, withheld),
+    )
+
+
+def _runtime(runtime: Mapping[str, Any]) -> str:
+    """Say what ran: name, version, provider, threads; what was used before what was asked."""
+    facts = dict(runtime)
+    for group in ("asked", "used"):
+        inner = runtime.get(group)
+        facts |= inner if isinstance(inner, Mapping) else {}
+    provider = facts.get("providers") or facts.get("provider")
+    provider = provider[0] if isinstance(provider, list) and provider else provider
+    name = first_text(facts, "name") or "runtime not named"
+    words = [name, first_text(facts, "version"), str(provider or "")]
+    threads = first_text(facts, "threads")
+    count_of = f", {threads} thread{'' if threads == '1' else 's'}" if threads else ""
+    return " ".join(word for word in words if word) + count_of
+
+
+def _part(name: str, latency: Latency, samples: Sequence[float], withheld: bool) -> PartView:
+    floor = [
+        f"{key} needs {least} samples"
+        for key, least in PERCENTILE_FLOORS.items()
+        if key in ("p50", "p90") and getattr(latency, key) is None
+    ]
+    reach = percentile_interval(samples, 0.9) if len(samples) == latency.n else None
+    shown = not withheld
+    return PartView(
+        key=name,
+        name=PART_NAMES.get(name, name),
+        n=count(latency.n),
+        p50=milliseconds(latency.p50) if shown else "",
+        interval=_range(latency.ci_low, latency.ci_high) if shown and latency.p50 else "",
+        p90=milliseconds(latency.p90) if shown else "",
+        p90_interval=_range(*reach) if shown and reach and latency.p90 else "",
+        least=milliseconds(latency.min) if shown else "",
+        most=milliseconds(latency.max) if shown else "",
+        floor="; ".join(floor) if shown else "",
+    )
+
+
+def _pictures(bench: FoundBench, title: str) -> list[tuple[Markup, str]]:
+    """Draw the distribution and the time order of the headline part, with what was left out."""
+    part = next((name for name in HEADLINE_PARTS if bench.samples.get(name)), None)
+    if part is None:
+        return []
+    samples = bench.samples[part]
+    latency = bench.result.latency_ms.get(part)
+    lines = {
+        name: value
+        for name in ("p50", "p90")
+        if latency and (value := getattr(latency, name)) is not None
+    }
+    name, n = PART_NAMES[part], len(samples)
+    group = plots.group_size(n)
+    drawn = f"Milliseconds, all {count(n)} samples in the order taken."
+    if group > 1:
+        drawn = (
+            f"Milliseconds, {count(n)} samples in the order taken, drawn as "
+            f"{count(-(-n // group))} groups of {group}: a line from the least to the greatest, "
+            "a dot at the median."
+        )
+    starts = bench.starts if part == "infer" or "infer" in bench.samples else ()
+    if starts:
+        drawn += " Dashed lines: a fresh process starts."
+    shape, beyond = plots.histogram(f"{name}, distribution, {title}", samples, lines)
+    course, above = plots.time_order(f"{name}, time order, {title}", samples, starts)
+    most = f"the longest {milliseconds(max(samples))} ms"
+    counted = f"{name}, milliseconds, {count(n)} samples."
+    if beyond:
+        counted += f" {count(beyond)} of them lie beyond the axis, {most}."
+    if above:
+        drawn += f" Marks on the upper edge: {plural(above, 'sample')} above it, {most}."
+    return [(shape, counted), (course, drawn)]
+
+
+def _facts(bench: FoundBench, withheld: bool) -> list[tuple[str, str]]:
+    result = bench.result
+    facts = [("protocol", _line(result.protocol)), ("device", _line(result.device))]
+    facts.append(("images", _line(result.data)))
+    if result.accuracy:
+        a = result.accuracy
+        facts.append(("top-1 on the device", f"{percent(a.top1)} on {count(a.n)} images"))
+    for check in result.parity:
+        outcome = "passed" if check.passed else "failed"
+        facts.append(
+            (
+                f"parity, {check.level}",
+                f"{outcome}: max |Δ| {tiny(check.max_abs)} (tolerance {tiny(check.tolerance)}), "
+                f"cosine {check.cosine:.6f}, agreement {percent(check.agreement)}, "
+                f"n {count(check.n)}",
+            )
+        )
+    if not withheld:
+        if result.throughput_fps is not None:
+            facts.append(("throughput, images/s", milliseconds(result.throughput_fps)))
+        if result.energy:
+            facts.append(("energy", _line(result.energy)))
+    if result.memory_mb:
+        facts.append(("memory, MiB", _line(result.memory_mb)))
+    if result.result_kind != "measured":
+        facts.append(("kind of result", result.result_kind))
+    return [(name, text) for name, text in facts if text]
+
+
+def _line(document: Mapping[str, Any]) -> str:
+    """Write an object on one line; lists are too long for it and stay in the file."""
+    short = {key: value for key, value in document.items() if not isinstance(value, list)}
+    return ", ".join(f"{key} {text}" for key, text in flatten(short) if text != MISSING)
+
+
+def _headline_latency(bench: FoundBench) -> Latency | None:
+    found = (bench.result.latency_ms.get(key) for key in HEADLINE_PARTS)
+    return next((latency for latency in found if latency is not None), None)
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"[{milliseconds(low)}, {milliseconds(high)}]"
+
+
+def _part_order(name: str) -> tuple[int, str]:
+    if name in HEADLINE_PARTS:
+        return HEADLINE_PARTS.index(name) - len(HEADLINE_PARTS), name
+    return (PARTS.index(name) if name in PARTS else len(PARTS)), name

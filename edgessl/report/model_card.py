@@ -1,0 +1,57 @@
+"""MODEL_CARD.md: what a model is, how good and how fast it was measured to be, how to run it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from edgessl import __version__
+from edgessl.core import files
+from edgessl.report import facts
+from edgessl.report.headline import summarise
+from edgessl.report.html import environment
+from edgessl.report.read import read_run
+
+
+def write_model_card(run_folder: Path, out: Path) -> Path:
+    """Write the model card of one run as Markdown.
+
+    Args:
+        run_folder: The run folder; whatever it lacks is named as not measured.
+        out: The file to write, or a folder that gets ``MODEL_CARD.md``.
+
+    Raises:
+        FileInvalid: ``run_folder`` is not a folder.
+    """
+    run = read_run(Path(run_folder))
+    summary = summarise(run)
+    target = Path(out) / "MODEL_CARD.md" if Path(out).is_dir() else Path(out)
+    made = environment(autoescape=False)
+    made.filters["md"] = markdown_text
+    made.filters["code"] = code_span
+    text = made.get_template("model_card.md.j2").render(
+        run=run,
+        summary=summary,
+        h=summary.headline,
+        splits=facts.split_counts(run),
+        classes=facts.class_names(run),
+        skipped=facts.skipped_files(run),
+        commands=[line.replace("```", "'''") for line in facts.commands_of(run)],
+        version=__version__,
+    )
+    files.write_text(target, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+    return target
+
+
+def markdown_text(value: object) -> str:
+    """Escape what Markdown or the HTML inside it would act on; one line."""
+    text = " ".join(str(value).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # an underscore inside a word is harmless, and names are full of them
+    return re.sub(r"([\\`*{}\[\]|#]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+
+
+def code_span(value: object) -> str:
+    """Write a value as a code span that it cannot leave."""
+    text = " ".join(str(value).split()).replace("`", "'").replace("|", "¦")
+    return f"`{text}`"

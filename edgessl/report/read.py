@@ -1,0 +1,289 @@
+"""Read a run folder for the report: whatever is there, and a note for what cannot be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from edgessl.core import files
+from edgessl.core.artifact import Artifact
+from edgessl.core.errors import EdgeSSLError, FileInvalid
+from edgessl.core.ledger import Ledger, LedgerRow
+from edgessl.core.measurement import BenchResult, ParityCheck
+from edgessl.report.formats import is_number
+
+PARTS = (
+    "load", "first", "preprocess", "copy_in", "infer", "copy_out", "postprocess",
+    "e2e_from_uint8",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FoundArtifact:
+    """An artifact of the run; ``problem`` says why its files do not fit the seal, if so."""
+
+    folder: str
+    artifact: Artifact
+    sizes: Mapping[str, int]
+    problem: str = ""
+    parity: tuple[ParityCheck, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Size of the model files together."""
+        return sum(self.sizes.values())
+
+    def fact(self, *names: str) -> str:
+        """Return the first of ``names`` among the facts, as text; empty when absent."""
+        return first_text(self.artifact.facts, *names)
+
+    def width(self, *names: str) -> str:
+        """Return the first of ``names`` among the facts as a width, ``1x`` for 1.0."""
+        return width_text(self.fact(*names))
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBench:
+    """One bench: its result and its raw samples (ms, in time order) by part."""
+
+    folder: str
+    device: str
+    result: BenchResult
+    samples: Mapping[str, Sequence[float]]
+    starts: Sequence[int]
+
+    @property
+    def seal(self) -> str:
+        """Seal of the artifact that was timed; empty when the result does not say."""
+        return first_text(self.result.model, "seal")
+
+    @property
+    def on_workstation(self) -> bool:
+        """Whether the device is the computer that edgessl runs on."""
+        return first_text(self.result.device, "kind") == "local"
+
+    def model_fact(self, name: str) -> str:
+        """Return a fact of the timed model as text; empty when the result does not say."""
+        facts = self.result.model.get("facts")
+        inner = first_text(facts, name) if isinstance(facts, Mapping) else ""
+        return first_text(self.result.model, name) or inner
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything that a run folder holds and a report shows."""
+
+    name: str
+    folder: Path
+    rows: tuple[LedgerRow, ...]
+    artifacts: tuple[FoundArtifact, ...]
+    benches: tuple[FoundBench, ...]
+    pretrain_metrics: tuple[Mapping[str, Any], ...]
+    finetune_metrics: tuple[Mapping[str, Any], ...]
+    splits: Mapping[str, Any]
+    equivalences: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    recipe_text: str
+    log_tail: str
+    problems: tuple[str, ...]
+
+    def artifact(self, seal: str | None) -> FoundArtifact | None:
+        """Return the artifact with this seal."""
+        return next((a for a in self.artifacts if a.artifact.seal == seal), None) if seal else None
+
+    def setting(self, section: str, *names: str) -> str:
+        """Return the first of ``names`` in a recipe section, as text; empty when absent."""
+        found = self.recipe.get(section)
+        return first_text(found, *names) if isinstance(found, Mapping) else ""
+
+
+def read_run(folder: Path) -> Run:
+    """Read the files of a run folder; only an absent folder is an error.
+
+    Raises:
+        FileInvalid: ``folder`` is not a folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileInvalid(
+            f"no run folder at {folder}",
+            hint="give a folder such as runs/<name>; see edgessl runs",
+        )
+    problems: list[str] = []
+    recipe_text = _text(folder / "recipe.yaml")
+    return Run(
+        name=folder.resolve().name,
+        folder=folder,
+        rows=_rows(folder, problems),
+        artifacts=tuple(_artifacts(folder, problems)),
+        benches=tuple(_benches(folder, problems)),
+        pretrain_metrics=tuple(_lines(folder / "pretrain" / "metrics.jsonl", problems)),
+        finetune_metrics=tuple(_lines(folder / "finetune" / "metrics.jsonl", problems)),
+        splits=_splits(folder, problems),
+        equivalences={
+            path.parent.name: document
+            for path in sorted(folder.glob("extract/*/equivalence.json"))
+            if (document := _document(path, problems))
+        },
+        facts=_document(folder / "run.json", problems),
+        recipe=_recipe(recipe_text, problems),
+        recipe_text=recipe_text,
+        log_tail="\n".join(_text(folder / "log.txt").splitlines()[-40:]),
+        problems=tuple(problems),
+    )
+
+
+def first_text(document: Mapping[str, Any], *names: str) -> str:
+    """Return the first non-empty value among ``names`` as text, else an empty string."""
+    for name in names:
+        value = document.get(name)
+        if value is not None and value != "" and not isinstance(value, Mapping | list):
+            return str(value)
+    return ""
+
+
+def width_text(text: str) -> str:
+    """Write a width multiplier as ``1.5x``; what is no number stays as it is."""
+    try:
+        return f"{float(text):g}x"
+    except ValueError:
+        return text
+
+
+def _rows(folder: Path, problems: list[str]) -> tuple[LedgerRow, ...]:
+    try:
+        return Ledger.open(folder).rows
+    except EdgeSSLError as error:
+        problems.append(_short(error.message, folder))
+        return ()
+
+
+def _artifacts(folder: Path, problems: list[str]) -> Iterator[FoundArtifact]:
+    places = [folder / "pretrain", folder / "finetune"]
+    places += sorted(folder.glob("extract/*")) + sorted(folder.glob("export/*"))
+    for place in places:
+        if not any((place / n).is_file() for n in ("encoder.json", "model.json", "artifact.json")):
+            continue
+        try:
+            artifact = Artifact.load(place, verify=False)
+        except EdgeSSLError as error:
+            problems.append(_short(error.message, folder))
+            continue
+        problem = ""
+        try:
+            artifact.verify(place)
+        except EdgeSSLError as error:
+            problem = _short(error.message, folder)
+            problems.append(problem)
+        sizes = {n: (place / n).stat().st_size for n in artifact.files if (place / n).is_file()}
+        parity = tuple(_checks(place / "parity.json", problems))
+        yield FoundArtifact(place.relative_to(folder).as_posix(), artifact, sizes, problem, parity)
+
+
+def _checks(path: Path, problems: list[str]) -> Iterator[ParityCheck]:
+    checks = _document(path, problems).get("checks")
+    for check in checks if isinstance(checks, list) else []:
+        try:
+            yield ParityCheck.model_validate(check)
+        except ValidationError as error:
+            problems.append(f"{path.parent.name}/{path.name}: {error.errors()[0]['msg']}")
+
+
+def _benches(folder: Path, problems: list[str]) -> Iterator[FoundBench]:
+    for path in sorted(folder.glob("bench/*/*/result.json")):
+        document = _document(path, problems)
+        if not document:
+            continue
+        try:
+            result = BenchResult.model_validate(document)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            problems.append(f"{path.relative_to(folder).as_posix()}: {place}: {first['msg']}")
+            continue
+        if not result.verdicts:
+            problems.append(f"{path.relative_to(folder).as_posix()} has no verdict: left out")
+            continue
+        samples, starts = samples_by_part(_lines(path.parent / "samples.jsonl", problems))
+        place = path.parent.relative_to(folder).as_posix()
+        yield FoundBench(place, path.parent.parent.name, result, samples, starts)
+
+
+def samples_by_part(
+    rows: Sequence[Mapping[str, Any]],
+) -> tuple[dict[str, list[float]], list[int]]:
+    """Sort sample lines into milliseconds per timed part, in order, with the repeat starts.
+
+    A line holds one inference: each part by name (``infer_ms``); ``repeat`` numbers the fresh
+    processes.
+    """
+    samples: dict[str, list[float]] = {}
+    starts: list[int] = []
+    repeat: object = None
+    for row in rows:
+        found = {part: row[f"{part}_ms"] for part in PARTS if is_number(row.get(f"{part}_ms"))}
+        if "infer" in found:
+            if repeat is not None and row.get("repeat") != repeat:
+                starts.append(len(samples.get("infer", [])))
+            repeat = row.get("repeat")
+        for name, milliseconds in found.items():
+            samples.setdefault(name, []).append(milliseconds)
+    return samples, starts
+
+
+def _splits(folder: Path, problems: list[str]) -> Mapping[str, Any]:
+    for path in (folder / "splits.json", *sorted(folder.glob("*/splits.json"))):
+        if document := _document(path, problems):
+            return document
+    return {}
+
+
+def _document(path: Path, problems: list[str]) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} could not be read: {error}")
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    try:
+        return [row for row in files.read_jsonl(path) if isinstance(row, dict)]
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} could not be read: {error}")
+        return []
+
+
+def _recipe(text: str, problems: list[str]) -> Mapping[str, Any]:
+    if not text:
+        return {}
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        loaded = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        problems.append(f"recipe.yaml could not be read: {error}")
+        return {}
+    return loaded if isinstance(loaded, Mapping) else {}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except OSError:
+        return ""
+
+
+def _short(message: str, folder: Path) -> str:
+    """Name files from the run folder on: the report may be shown around."""
+    return message.replace(f"{folder}/", "")

@@ -1,0 +1,130 @@
+"""The waterfall: one trained net followed from PyTorch to the device, paired at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgessl.core.ledger import LedgerRow
+from edgessl.report.accuracy import CHAIN, NAMES
+from edgessl.report.formats import plain, tiny
+from edgessl.report.read import FoundBench, Run, first_text
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One row of the waterfall."""
+
+    label: str
+    where: str
+    row: LedgerRow
+    parent: LedgerRow | None
+    against: str
+    agreement: float | None
+    parity: str
+    parity_passed: bool | None
+    verdict: str
+
+
+def waterfall(run: Run) -> list[Step]:
+    """Follow the trained net through extract, export and bench, parents before children."""
+    by_id = {row.id: row for row in run.rows}
+    chain = [r for r in run.rows if r.stage in CHAIN and r.metric == "top1"]
+    roots = [
+        by_id[parent]
+        for row in chain
+        for parent in row.parents[:1]
+        if parent in by_id and by_id[parent].stage not in CHAIN
+    ]
+    known = {row.id: row for row in [*roots, *chain]}
+    ordered: list[LedgerRow] = []
+
+    def walk(row: LedgerRow) -> None:
+        if row not in ordered:
+            ordered.append(row)
+            for child in known.values():
+                if child.parents[:1] == (row.id,):
+                    walk(child)
+
+    for row in known.values():
+        if not row.parents or row.parents[0] not in known:
+            walk(row)
+    for row in known.values():  # rows that name each other as parents
+        walk(row)
+    return [_step(row, known, run) for row in ordered]
+
+
+def doubts(steps: Sequence[Step]) -> list[str]:
+    """Say what forbids comparing the steps: other images, or figures that do not fit."""
+    found = []
+    counts = sorted({step.row.n for step in steps})
+    hashes = {step.row.data_sha256 for step in steps if step.row.data_sha256}
+    if len(counts) > 1:
+        found.append(f"The rows were taken on different numbers of images: {plain(counts)}.")
+    elif len(hashes) > 1:
+        found.append("The rows were taken on different image sets.")
+    for step in steps:
+        row, parent = step.row, step.parent
+        if row.delta is None or parent is None or row.n != parent.n:
+            continue
+        if abs(row.value - parent.value - row.delta) * row.n > 0.6:
+            found.append(
+                f"The difference of '{step.label}' does not fit the two figures it compares."
+            )
+    return found
+
+
+def benches_of(row: LedgerRow, run: Run) -> list[FoundBench]:
+    """Return the benches that a ledger row of the bench stage speaks of."""
+    return [
+        bench
+        for bench in run.benches
+        if bench.seal == row.artifact_sha256
+        and row.where in (bench.device, first_text(bench.result.device, "id", "name"))
+    ]
+
+
+def step_name(row: LedgerRow) -> str:
+    """Name what a row measured: ``Extracted net, 1x`` or ``ONNX int8, on pi5``."""
+    width = f", {row.width}" if row.width else ""
+    target = NAMES.get(row.target or "", row.target or "file")
+    precision = "" if row.quantize in (None, "none") else f" {row.quantize}"
+    if row.stage == "extract":
+        return f"Extracted net{width}"
+    if row.stage == "export":
+        return f"{target}{precision}{width}"
+    if row.stage == "bench":
+        return f"{target}{precision}{width}, on the device"
+    return f"Slice of the host{width}, PyTorch"
+
+
+def _step(row: LedgerRow, known: dict[str, LedgerRow], run: Run) -> Step:
+    parent = known.get(row.parents[0]) if row.parents else None
+    benches = benches_of(row, run) if row.stage == "bench" else []
+    checks = [check for bench in benches for check in bench.result.parity]
+    found = run.artifact(row.artifact_sha256)
+    if row.stage == "export" and found:
+        checks = list(found.parity)
+    agreement = next((r.value for r in run.rows if _speaks_of_the_same(r, row)), None)
+    agreed = [b.result.accuracy.agreement for b in benches if b.result.accuracy]
+    agreed += [check.agreement for check in checks if check.level != "golden"]
+    worst = max(checks, key=lambda check: check.max_abs, default=None)
+    return Step(
+        label=step_name(row),
+        where="" if row.where == "workstation" else row.where,
+        row=row,
+        parent=parent,
+        against=step_name(parent) if parent else "",
+        agreement=agreed[0] if agreement is None and agreed else agreement,
+        parity=f"max |Δ| {tiny(worst.max_abs)}, cosine {worst.cosine:.6f}" if worst else "",
+        parity_passed=all(check.passed for check in checks) if checks else None,
+        verdict=benches[0].result.verdict if benches else "",
+    )
+
+
+def _speaks_of_the_same(other: LedgerRow, row: LedgerRow) -> bool:
+    """Whether ``other`` is the agreement of the file that ``row`` is the top-1 of."""
+    names = ("stage", "where", "artifact_sha256", "width", "target", "quantize")
+    return other.metric == "agreement" and all(
+        getattr(other, name) == getattr(row, name) for name in names
+    )

@@ -1,0 +1,129 @@
+"""The chain: every stage in order; every branch that can finish finishes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edgessl.core.errors import EdgeSSLError, Interrupted, UsageProblem, nearest
+from edgessl.core.measurement import BenchResult
+from edgessl.stages.bench import run_bench
+from edgessl.stages.context import Context
+from edgessl.stages.evaluate import evaluate
+from edgessl.stages.export import Source, export_folder, run_export
+from edgessl.stages.extract import run_extract
+from edgessl.stages.finetune import run_finetune
+from edgessl.stages.pretrain import pretrain
+
+STAGES = ("pretrain", "evaluate", "finetune", "extract", "export", "bench", "report")
+# without these the later stages have nothing to work on
+TRUNK = {"pretrain", "finetune", "extract"}
+# which error a run with several ends with
+WORST_FIRST = (130, 1, 3, 2, 4, 5, 6, 7)
+
+
+def selected(start: str | None, until: str | None) -> tuple[str, ...]:
+    """Return the stages from ``start`` to ``until``, both included.
+
+    Raises:
+        UsageProblem: No such stage, or in the wrong order.
+    """
+    for name in (start, until):
+        if name is not None and name not in STAGES:
+            raise UsageProblem(f"unknown stage '{name}'", hint=nearest(name, STAGES))
+    first = STAGES.index(start) if start else 0
+    last = STAGES.index(until) if until else len(STAGES) - 1
+    if first > last:
+        raise UsageProblem(f"stage {start} comes after {until}")
+    return STAGES[first : last + 1]
+
+
+def run_chain(context: Context, stages: tuple[str, ...]) -> list[EdgeSSLError]:
+    """Run the chosen stages and return the errors of the branches that failed.
+
+    Args:
+        context: The run; earlier stages that are not chosen must have left their results there.
+        stages: See :func:`selected`.
+
+    Raises:
+        Interrupted: At once, without going on.
+    """
+    chain = _Chain(context)
+    steps: dict[str, Callable[[], object]] = {
+        "pretrain": lambda: pretrain(context),
+        "evaluate": lambda: evaluate(context, context.folder("pretrain")),
+        "finetune": lambda: run_finetune(context, context.folder("pretrain")),
+        "extract": lambda: run_extract(context, context.folder("finetune")),
+        "export": chain.export,
+        "bench": chain.bench,
+        "report": lambda: write_reports(context),
+    }
+    broken = False
+    for name in stages:
+        if broken and name != "report":
+            continue
+        try:
+            steps[name]()
+        except Interrupted:
+            raise
+        except EdgeSSLError as error:
+            chain.failed(name, error)
+            broken |= name in TRUNK
+    return chain.errors
+
+
+def write_reports(context: Context) -> Path:
+    """Write ``report.html`` and ``MODEL_CARD.md`` into the run folder."""
+    from edgessl.report.html import write_report
+    from edgessl.report.model_card import write_model_card
+
+    path = context.folder("report.html")
+    write_report([context.run.path], path)
+    write_model_card(context.run.path, context.folder("MODEL_CARD.md"))
+    context.run.finish_stage("report", 0.0)
+    context.reporter.say(f"report: {path}")
+    return path
+
+
+def worst_of(errors: list[EdgeSSLError]) -> EdgeSSLError:
+    """Return the error that decides the exit code."""
+    return min(errors, key=lambda error: WORST_FIRST.index(error.exit_code))
+
+
+class _Chain:
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.errors: list[EdgeSSLError] = []
+        self._source: Source | None = None
+
+    @property
+    def source(self) -> Source:
+        if self._source is None:
+            self._source = Source.load(
+                self.context, run_extract(self.context, self.context.folder("finetune"))
+            )
+        return self._source
+
+    def export(self) -> None:
+        for target in self.context.recipe.export.targets:
+            try:
+                run_export(self.context, self.source, target)
+            except Interrupted:
+                raise
+            except EdgeSSLError as error:
+                self.failed(f"export {target}", error)
+
+    def bench(self) -> list[BenchResult]:
+        folders = [
+            folder
+            for target in self.context.recipe.export.targets
+            if (folder := export_folder(self.context, self.source.artifact, target)).is_dir()
+            and (folder / "stage.json").is_file()
+        ]
+        return run_bench(self.context, self.source, folders) if folders else []
+
+    def failed(self, stage: str, error: EdgeSSLError) -> None:
+        self.errors.append(error)
+        self.context.reporter.warn(f"{stage} failed: {error.message}")
+        if error.hint:
+            self.context.reporter.warn(f"  {error.hint}")

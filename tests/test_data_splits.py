@@ -1,0 +1,155 @@
+"""Splits and label draws: nothing on two sides, nothing left to chance."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from edgessl.core.artifact import InputSpec
+from edgessl.core.errors import DataInvalid, FileInvalid
+from edgessl.data.decode import Prepared, prepare
+from edgessl.data.splits import Splits, check_leaks, draw_labels, load_splits, make_splits
+
+
+def images(shas: list[str], labels: list[int], classes: int) -> Prepared:
+    n = len(shas)
+    return Prepared(
+        images=np.zeros((n, 1, 1, 3), np.uint8),
+        labels=np.array(labels, np.int64),
+        class_names=tuple(f"class {c}" for c in range(classes)),
+        items=tuple(f"{i}.png" for i in range(n)),
+        sha256=tuple(shas),
+        kept=np.arange(n),
+        skipped=(),
+    )
+
+
+def distinct(per_class: int, classes: int = 3) -> Prepared:
+    n = per_class * classes
+    return images([f"sha{i}" for i in range(n)], [i % classes for i in range(n)], classes)
+
+
+def assignment(splits: Splits) -> dict[str, str]:
+    return {sha: name for name, pairs in splits.members.items() for sha, _ in pairs}
+
+
+def test_shares_hold_in_every_class():
+    data = distinct(100)
+    splits = make_splits(data, seed=0, val=0.15, test=60)
+    rows = splits.indices(data.sha256)
+    assert {name: len(r) for name, r in rows.items()} == {"train": 195, "val": 45, "test": 60}
+    assert np.bincount(data.labels[rows["val"]]).tolist() == [15, 15, 15]
+    assert np.bincount(data.labels[rows["test"]]).tolist() == [20, 20, 20]
+    assert sorted(np.concatenate(list(rows.values()))) == list(range(300))
+    assert set(make_splits(data, seed=0, val=0.2, test=0).members) == {"train", "val"}
+
+
+def test_unequal_classes_keep_their_mix_and_none_is_left_out():
+    labels = [0] * 200 + [1] * 50 + [2] * 3
+    data = images([f"s{i}" for i in range(253)], labels, 3)
+    rows = make_splits(data, seed=1, val=0.1, test=0.2).indices(data.sha256)
+    counts = {name: np.bincount(data.labels[r], minlength=3).tolist() for name, r in rows.items()}
+    assert counts["val"] == [20, 5, 1]
+    assert counts["test"] == [40, 10, 1]
+    assert counts["train"] == [140, 35, 1]
+
+
+def test_exact_copies_stay_together():
+    rng = np.random.default_rng(0)
+    shas = [f"s{k}" for k in rng.integers(0, 60, 400)]
+    labels = [int(sha[1:]) % 3 for sha in shas]
+    data = images(shas, labels, 3)
+    splits = make_splits(data, seed=0, val=0.2, test=0.2)
+    rows = splits.indices(shas)
+    sides = [{shas[i] for i in r} for r in rows.values()]
+    assert sum(map(len, sides)) == len(set(shas))
+    assert sum(map(len, rows.values())) == 400
+    assert splits.duplicates == 400 - len(set(shas))
+    assert abs(len(rows["test"]) - 80) <= 12
+    # a copy under another label does not tear its group apart
+    data.labels[0] = (data.labels[0] + 1) % 3
+    torn = make_splits(data, seed=0, val=0.2, test=0.2).indices(shas)
+    assert sum(len({shas[i] for i in r}) for r in torn.values()) == len(set(shas))
+
+
+def test_big_groups_leave_an_image_for_every_split():
+    data = images(["a"] * 3 + ["b"] * 3 + ["c"], [0] * 7, 1)
+    rows = make_splits(data, seed=0, val=0.15, test=0.15).indices(data.sha256)
+    assert all(len(r) for r in rows.values())
+
+
+def test_content_and_seed_decide_not_order_or_names():
+    data = distinct(40)
+    first = make_splits(data, seed=7)
+    order = np.random.default_rng(0).permutation(120)
+    shuffled = images([data.sha256[i] for i in order], [int(data.labels[i]) for i in order], 3)
+    again = make_splits(shuffled, seed=7)
+    assert assignment(first) == assignment(again)
+    assert first.data_sha256 == again.data_sha256
+    assert assignment(first) != assignment(make_splits(data, seed=8))
+
+
+def test_too_few_images_are_named_with_counts():
+    data = images(["a", "b", "c", "d", "d"], [0, 0, 0, 1, 1], 3)
+    with pytest.raises(DataInvalid, match="'class 1': 1, 'class 2': 0"):
+        make_splits(data, seed=0)
+    with pytest.raises(DataInvalid, match="take all of the 30"):
+        make_splits(distinct(10), seed=0, val=15, test=15)
+    with pytest.raises(DataInvalid, match="neither a fraction"):
+        make_splits(distinct(10), seed=0, val=-0.1)
+
+
+def test_splits_survive_the_file_and_notice_changed_data(tmp_path):
+    data, path = distinct(10), tmp_path / "splits.json"
+    splits = make_splits(data, seed=3)
+    splits.save(path)
+    assert load_splits(path, data) == splits
+    assert json.loads(path.read_text())["kind"] == "splits"
+    with pytest.raises(DataInvalid, match="1 new, 1 gone"):
+        load_splits(path, images(["new", *data.sha256[1:]], data.labels.tolist(), 3))
+    relabelled = images(list(data.sha256), [(c + 1) % 3 for c in data.labels.tolist()], 3)
+    with pytest.raises(DataInvalid, match="labels differ"):
+        load_splits(path, relabelled)
+    path.write_text('{"kind": "splits", "schema": 1, "splits": {}}')
+    with pytest.raises(FileInvalid, match="not a whole file"):
+        load_splits(path, data)
+
+
+def test_a_leak_between_sources_is_refused():
+    check_leaks(["a", "b"], ["c"], "--unlabeled", "test")
+    with pytest.raises(
+        DataInvalid, match=r"4 image\(s\) of test are also in --unlabeled: 'v', 'w'"
+    ) as caught:
+        check_leaks("abcd", "abcde", "--unlabeled", "test", list("vwxyz"))
+    assert "remove them from --unlabeled" in caught.value.hint
+
+
+def test_draws_are_stratified_nested_and_differ():
+    labels = np.random.default_rng(0).integers(0, 5, 500)
+    draws = {k: draw_labels(labels, k, seed=0, draw=2) for k in (5, 10, 40)}
+    for k, rows in draws.items():
+        assert np.bincount(labels[rows]).tolist() == [k] * 5
+        assert (np.diff(rows) > 0).all()
+    assert set(draws[5]) < set(draws[10]) < set(draws[40])
+    np.testing.assert_array_equal(draws[5], draw_labels(labels, 5, seed=0, draw=2))
+    assert set(draws[5]) != set(draw_labels(labels, 5, seed=0, draw=3))
+    assert set(draws[5]) != set(draw_labels(labels, 5, seed=1, draw=2))
+    with pytest.raises(DataInvalid, match="class 1: 2") as caught:
+        draw_labels(np.array([0, 0, 0, 1, 1]), 3, seed=0, draw=0)
+    assert "1 to 2" in caught.value.hint
+
+
+def test_digits_split_without_leaks():
+    pytest.importorskip("sklearn", reason="ships the digits")
+    from edgessl.data.sources import open_source
+
+    data = prepare(open_source("digits"), None, InputSpec(height=16, width=16, resize=16))
+    rows = make_splits(data, seed=0, val=0.15, test=0.25).indices(data.sha256)
+    part = {name: [data.sha256[i] for i in r] for name, r in rows.items()}
+    check_leaks(part["train"], part["test"], "train", "test")
+    check_leaks(part["val"], part["test"], "val", "test")
+    for name, share in (("val", 0.15), ("test", 0.25)):
+        counts = np.bincount(data.labels[rows[name]])
+        assert np.abs(counts - share * np.bincount(data.labels)).max() <= 1
