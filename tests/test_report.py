@@ -699,7 +699,7 @@ def test_samples_are_read_in_milliseconds_with_their_repeats() -> None:
     rows = [
         {"repeat": 1, "at_s": 0.1, "infer_ms": 2.0},
         {"repeat": 1, "at_s": 0.2, "infer_ms": 3.0},
-        {"repeat": 2, "at_s": 0.1, "infer_ms": 4.0, "e2e_from_uint8_ms": 5.0, "note": "x"},
+        {"repeat": 2, "at_s": 0.1, "infer_ms": 4.0, "e2e_from_uint8_ms": 5.0, "copy_in_ms": 9.0},
     ]
     samples, starts = samples_by_part(rows)
     assert samples == {"infer": [2.0, 3.0, 4.0], "e2e_from_uint8": [5.0]}

@@ -49,7 +49,7 @@ def significant(value: float, digits: int = 3) -> str:
     """Write a number with ``digits`` significant digits; tiny and huge ones with an exponent."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    size = math.floor(math.log10(abs(value)))
+    size = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
     if size < -4 or size > 7:
         return f"{value:.{digits}g}".replace("-", "−")
     return f"{value:,.{max(0, digits - 1 - size)}f}".replace("-", "−")

@@ -13,7 +13,7 @@ from edgessl.core.statistics import percentile_interval
 from edgessl.report import plots
 from edgessl.report.accuracy import NAMES
 from edgessl.report.formats import MISSING, count, flatten, milliseconds, percent, plural, tiny
-from edgessl.report.read import PARTS, FoundBench, Run, first_text, width_text
+from edgessl.report.read import HEADLINE_PARTS, FoundBench, Run, first_text, width_text
 
 MEANINGS = {
     "VALID": "all checks passed; the figure may be quoted",
@@ -30,7 +30,6 @@ PART_NAMES = {
     "copy_in": "Copy in", "infer": "Inference", "copy_out": "Copy out",
     "postprocess": "Postprocess", "e2e_from_uint8": "End to end, from uint8",
 }  # fmt: skip
-HEADLINE_PARTS = ("e2e_from_uint8", "infer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,9 @@ def _runtime(runtime: Mapping[str, Any]) -> str:
     provider = facts.get("providers") or facts.get("provider")
     provider = provider[0] if isinstance(provider, list) and provider else provider
     name = first_text(facts, "name") or "runtime not named"
-    words = [name, first_text(facts, "version"), str(provider or "")]
+    version = first_text(facts, "version")
+    name = version if " " in version else f"{name} {version}"  # some versions say the name too
+    words = [name.strip(), str(provider or "")]
     threads = first_text(facts, "threads")
     count_of = f", {threads} thread{'' if threads == '1' else 's'}" if threads else ""
     return " ".join(word for word in words if word) + count_of
@@ -169,7 +170,8 @@ def _part(name: str, latency: Latency, samples: Sequence[float], withheld: bool)
         for key, least in PERCENTILE_FLOORS.items()
         if key in ("p50", "p90") and getattr(latency, key) is None
     ]
-    reach = percentile_interval(samples, 0.9) if len(samples) == latency.n else None
+    known = name in HEADLINE_PARTS and len(samples) == latency.n
+    reach = percentile_interval(samples, 0.9) if known else None
     shown = not withheld
     return PartView(
         key=name,
@@ -206,7 +208,7 @@ def _pictures(bench: FoundBench, title: str) -> list[tuple[Markup, str]]:
             f"{count(-(-n // group))} groups of {group}: a line from the least to the greatest, "
             "a dot at the median."
         )
-    starts = bench.starts if part == "infer" or "infer" in bench.samples else ()
+    starts = bench.starts
     if starts:
         drawn += " Dashed lines: a fresh process starts."
     shape, beyond = plots.histogram(f"{name}, distribution, {title}", samples, lines)
@@ -265,6 +267,7 @@ def _range(low: float | None, high: float | None) -> str:
 
 
 def _part_order(name: str) -> tuple[int, str]:
+    parts = list(PART_NAMES)
     if name in HEADLINE_PARTS:
         return HEADLINE_PARTS.index(name) - len(HEADLINE_PARTS), name
-    return (PARTS.index(name) if name in PARTS else len(PARTS)), name
+    return (parts.index(name) if name in parts else len(parts)), name

@@ -75,7 +75,7 @@ def dot_rows(title: str, rows: Sequence[DotRow], axis: Axis, unit: str) -> Marku
 def histogram(title: str, samples: Sequence[float], lines: dict[str, float]) -> tuple[Markup, int]:
     """Draw ``samples`` (ms) in bins and return how many lie beyond the axis, for the caption."""
     height, top = 150, 22
-    axis = Axis.around([min(samples), usual_end(samples)], wanted=6, floor=0.0)
+    axis = Axis.around([min(samples), usual_end(samples)], wanted=5, floor=0.0)
     inside = [value for value in samples if value <= axis.high]
     bins = max(8, min(48, round(math.sqrt(len(inside)))))
     counts = [0] * bins
@@ -186,7 +186,7 @@ def scatter(title: str, marks: Sequence[Mark], x_unit: str, y_unit: str) -> Mark
     """Draw labelled points with their intervals; ``solid`` ones filled, the others hollow."""
     height, top = 240, 14
     x_axis = Axis.around(
-        [v for m in marks for v in (m.x, m.x_low, m.x_high) if v is not None], floor=0.0
+        [v for m in marks for v in (m.x, m.x_low, m.x_high) if v is not None], wanted=4, floor=0.0
     )
     y_axis = Axis.around([v for m in marks for v in (m.y, m.y_low, m.y_high) if v is not None])
     parts = horizontal_grid(y_axis, top, height)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,7 @@ from edgessl.core.ledger import Ledger, LedgerRow
 from edgessl.core.measurement import BenchResult, ParityCheck
 from edgessl.report.formats import is_number
 
-PARTS = (
-    "load", "first", "preprocess", "copy_in", "infer", "copy_out", "postprocess",
-    "e2e_from_uint8",
-)  # fmt: skip
+HEADLINE_PARTS = ("e2e_from_uint8", "infer")  # what is quoted, best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,22 +216,19 @@ def _benches(folder: Path, problems: list[str]) -> Iterator[FoundBench]:
 def samples_by_part(
     rows: Sequence[Mapping[str, Any]],
 ) -> tuple[dict[str, list[float]], list[int]]:
-    """Sort sample lines into milliseconds per timed part, in order, with the repeat starts.
+    """Sort sample lines into milliseconds per quoted part, in order, with the repeat starts.
 
     A line holds one inference: each part by name (``infer_ms``); ``repeat`` numbers the fresh
     processes.
     """
     samples: dict[str, list[float]] = {}
-    starts: list[int] = []
-    repeat: object = None
-    for row in rows:
-        found = {part: row[f"{part}_ms"] for part in PARTS if is_number(row.get(f"{part}_ms"))}
-        if "infer" in found:
-            if repeat is not None and row.get("repeat") != repeat:
-                starts.append(len(samples.get("infer", [])))
-            repeat = row.get("repeat")
-        for name, milliseconds in found.items():
-            samples.setdefault(name, []).append(milliseconds)
+    for part in HEADLINE_PARTS:
+        values = [row.get(f"{part}_ms") for row in rows]
+        if known := [value for value in values if is_number(value)]:
+            samples[part] = known
+    repeats = [row.get("repeat") for row in rows]
+    pairs = enumerate(pairwise(repeats), 1)
+    starts = [index for index, (before, now) in pairs if before != now]
     return samples, starts
 
 

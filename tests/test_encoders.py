@@ -1,0 +1,193 @@
+"""Encoders at any width against torchvision's own classes, and nets from files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from edgessl.core.artifact import Artifact, InputSpec
+from edgessl.core.errors import FileInvalid
+from edgessl.encoders import ENCODERS
+from edgessl.encoders.loading import load_model, read_tensors, write_tensors
+from edgessl.slimming.extract import NetSpec, build_sliced, extract
+from torch import nn
+
+STOCK = {
+    "mobilenet_v3_large": torchvision.models.mobilenet_v3_large,
+    "mobilenet_v3_small": torchvision.models.mobilenet_v3_small,
+}
+# parameters of the published 1x nets with a 1000-way head (torchvision's documentation)
+PARAMETERS = {"mobilenet_v3_large": 5_483_032, "mobilenet_v3_small": 2_542_856}
+
+
+@pytest.mark.parametrize("name", tuple(STOCK))
+@pytest.mark.parametrize("width", [0.5, 1.0, 1.5])
+def test_state_dicts_fit_torchvision_at_every_width(name, width):
+    ours = ENCODERS.load(name).network(width, classes=1000).eval()
+    theirs = STOCK[name](width_mult=width).eval()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("name", tuple(STOCK))
+def test_the_extracted_net_is_the_published_one(name):
+    architecture, spec = ENCODERS.load(name), NetSpec(name, 1.5, 1.0)
+    plain = extract(architecture, spec, build_sliced(architecture, spec))
+    features = architecture.feature_size(1.0)
+    full = sum(p.numel() for p in plain.parameters()) + 1000 * (features + 1)
+    assert full == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", tuple(ENCODERS))
+def test_every_tensor_has_its_channel_groups(name):
+    architecture = ENCODERS.load(name)
+    net = architecture.network(1.0, classes=7)
+    axes = architecture.channel_axes(net)
+    assert set(axes) == set(net.state_dict())
+    assert all(len(axes[k]) == t.ndim for k, t in net.state_dict().items())
+    assert ENCODERS[name].facts["features_1x"] == architecture.feature_size(1.0)
+
+
+@pytest.mark.parametrize("name", tuple(ENCODERS))
+def test_features_come_out_without_a_head_and_keep_their_resolution_with_a_small_stem(name):
+    architecture = ENCODERS.load(name)
+    x = torch.randn(2, 3, 32, 32)
+    sizes = {}
+    for stem in ("stock", "small"):
+        net = architecture.network(0.5, classes=None, stem=stem).eval()
+        seen = []
+        net.get_submodule("features").register_forward_hook(lambda *a, s=seen: s.append(a[2].shape))
+        with torch.no_grad():
+            assert net(x).shape == (2, architecture.feature_size(0.5))
+        sizes[stem] = seen[0][-1]
+    assert sizes["small"] > sizes["stock"]
+
+
+def test_initialisation_is_seeded_and_leaves_the_global_generator_alone():
+    architecture = ENCODERS.load("mobilenet_v1_short")
+    state = torch.get_rng_state()
+    first, again, other = (architecture.network(0.5, classes=3, seed=s) for s in (4, 4, 5))
+    assert torch.equal(torch.get_rng_state(), state)
+    name = "features.1.0.weight"
+    assert torch.equal(first.state_dict()[name], again.state_dict()[name])
+    assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
+
+
+@pytest.mark.parametrize("name", tuple(ENCODERS))
+def test_depthwise_outputs_start_at_unit_scale(name):
+    """Fan-out divided by groups: variance 2 / (k * k) a weight, not 2 / (C * k * k)."""
+    net = ENCODERS.load(name).network(1.0, classes=None)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d) and layer.groups >= 64:
+            expected = (2 / (layer.kernel_size[0] * layer.kernel_size[1])) ** 0.5
+            assert float(layer.weight.std()) == pytest.approx(expected, rel=0.2)
+
+
+def sealed_model(folder: Path, name="mobilenet_v1_short", classes=3) -> nn.Module:
+    architecture = ENCODERS.load(name)
+    net = architecture.network(0.25, classes=classes, stem="small", seed=3).eval()
+    write_tensors(folder / "model.safetensors", dict(net.state_dict()))
+    edits = [{"module": e.module, "stride": list(e.stride)} for e in architecture.small_stem(net)]
+    Artifact.sealed(
+        folder, ["model.safetensors"], artifact_kind="model", format="safetensors",
+        input=InputSpec.square(16), labels=tuple("abc"),
+        facts={"form": "plain", "architecture": name, "width": 0.25, "edits": edits},
+    )  # fmt: skip
+    return net
+
+
+def test_a_model_artifact_gives_the_same_net_strides_included(tmp_path):
+    net = sealed_model(tmp_path)
+    loaded, artifact = load_model(tmp_path)
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), net(x))
+    assert artifact.labels == ("a", "b", "c")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("EXECUTED"),))
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_is_refused_and_never_run(tmp_path, monkeypatch, protocol):
+    import pickle
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("plain.safetensors", "zip.safetensors"):
+        path = tmp_path / name
+        if name.startswith("zip"):
+            torch.save({"x": Bomb()}, path)
+        else:
+            path.write_bytes(pickle.dumps(Bomb(), protocol=protocol))
+        with pytest.raises(FileInvalid, match="pickle"):
+            read_tensors(path)
+    assert not (tmp_path / "EXECUTED").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_truncated_file_is_refused(tmp_path, keep):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.arange(100.0)})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(FileInvalid, match="not a whole safetensors"):
+        read_tensors(path)
+
+
+def test_tensors_that_do_not_fit_are_named(tmp_path):
+    sealed_model(tmp_path)
+    document = (tmp_path / "model.json").read_text().replace('"width": 0.25', '"width": 0.5')
+    (tmp_path / "model.json").write_text(document)
+    with pytest.raises(FileInvalid, match=r"does not fit.*features"):
+        load_model(tmp_path)
+
+
+def test_writing_tensors_is_deterministic(tmp_path):
+    tensors = {"b": torch.randn(3, 4).t(), "a": torch.ones(2, 3, 4, 5).to(memory_format=torch.channels_last)}
+    write_tensors(tmp_path / "1", tensors)
+    write_tensors(tmp_path / "2", dict(reversed(tensors.items())))
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    assert torch.equal(read_tensors(tmp_path / "1")["b"], tensors["b"])
+
+
+STRICT = """
+import sys
+import torch, torchvision
+from safetensors.torch import load_file
+assert not any(m == "edgessl" or m.startswith("edgessl.") for m in sys.modules)
+net = torchvision.models.mobilenet_v3_large(num_classes=10).eval()
+net.load_state_dict(load_file(sys.argv[1]), strict=True)
+with torch.no_grad():
+    got = net(load_file(sys.argv[2])["x"])
+assert torch.equal(got, load_file(sys.argv[2])["y"]), (got - load_file(sys.argv[2])["y"]).abs().max()
+print("equal")
+"""
+
+
+def test_the_extracted_v3_large_runs_in_torchvision_without_edgessl(tmp_path):
+    """A 1.5x-1x host with a head on its slim net, extracted, in a script of its own."""
+    from edgessl.evaluation.finetune import with_head
+
+    name = "mobilenet_v3_large"
+    architecture, spec = ENCODERS.load(name), NetSpec(name, 1.5, 1.0)
+    sliced = build_sliced(architecture, spec, seed=7)
+    sliced.train()(torch.randn(8, 3, 64, 64), width="slim")  # statistics other than the initial
+    plain = extract(architecture, spec, sliced)
+    with_head(plain, architecture.head, architecture.feature_size(1.0), 10, seed=0)
+    plain.eval()
+    x = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        write_tensors(tmp_path / "io.safetensors", {"x": x, "y": plain(x)})
+    write_tensors(tmp_path / "model.safetensors", dict(plain.state_dict()))
+    script = tmp_path / "strict.py"
+    script.write_text(STRICT)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "model.safetensors"), str(tmp_path / "io.safetensors")],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.strip() == "equal", done.stderr

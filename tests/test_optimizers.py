@@ -1,0 +1,83 @@
+"""LARS: how a loss scale acts, and what the clip bounds (float64)."""
+
+import pytest
+import torch
+from edgessl.training.optimizers import LARS, make_optimizer
+from torch import nn
+
+
+def parameters(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
+        for shape in ((5, 4), (3, 2, 3, 3), (7,))
+    ]
+
+
+def step(params, optimizer, scale):
+    generator = torch.Generator().manual_seed(1)
+    before = [p.detach().clone() for p in params]
+    for p in params:
+        p.grad = scale * torch.randn(p.shape, dtype=p.dtype, generator=generator)
+    optimizer.step()
+    return [p.detach() - b for p, b in zip(params, before, strict=True)]
+
+
+@pytest.mark.parametrize("flavour", ["solo", "official"])
+def test_a_loss_scale_leaves_matrices_alone_and_scales_vectors(flavour):
+    updates = []
+    for scale in (1.0, 7.0):
+        params = parameters()
+        optimizer = LARS(params, lr=0.1, clip=False, weight_decay=0.0, flavour=flavour)
+        updates.append(step(params, optimizer, scale))
+    for one, seven in zip(updates[0][:2], updates[1][:2], strict=True):
+        torch.testing.assert_close(one, seven, rtol=1e-6, atol=0)
+    torch.testing.assert_close(7 * updates[0][2], updates[1][2])
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_with_clip_a_step_never_exceeds_plain_sgd(scale):
+    params, plain = parameters(), parameters()
+    ours = step(params, LARS(params, lr=0.3, weight_decay=1e-4, eta=0.02, clip=True), scale)
+    sgd = torch.optim.SGD(plain, lr=0.3, weight_decay=1e-4)
+    theirs = step(plain, sgd, scale)
+    for mine, other in zip(ours[:2], theirs[:2], strict=True):
+        assert float(mine.norm()) <= float(other.norm()) * (1 + 1e-9)
+
+
+def test_the_solo_update_by_hand():
+    p = torch.tensor([[3.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    p.grad = torch.tensor([[0.6, 0.8]], dtype=torch.float64)
+    LARS([p], lr=0.5, weight_decay=0.1, eta=0.02, clip=False).step()
+    trust = 0.02 * 5 / (1 + 0.1 * 5 + 1e-8)
+    expected = torch.tensor([[3.0, 4.0]], dtype=torch.float64) - 0.5 * trust * torch.tensor(
+        [[0.6 + 0.3, 0.8 + 0.4]], dtype=torch.float64
+    )
+    torch.testing.assert_close(p.detach(), expected)
+
+
+def test_momentum_accumulates_the_trusted_gradient():
+    p = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+    optimizer = LARS([p], lr=0.1, momentum=0.9)
+    for _ in range(2):
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+    assert float(p.detach()) == pytest.approx(2 - 0.1 * (1 + 1.9))
+
+
+def test_zero_gradients_and_zero_weights_stay_finite():
+    params = [torch.zeros(2, 2, requires_grad=True), torch.ones(2, 2, requires_grad=True)]
+    params[0].grad, params[1].grad = torch.ones(2, 2), torch.zeros(2, 2)
+    LARS(params, lr=0.1, weight_decay=0.1).step()
+    assert torch.equal(params[1].detach(), torch.ones(2, 2))
+    assert params[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars", "sgd"])
+def test_vectors_are_not_decayed(name):
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    groups = make_optimizer(module, name, lr=0.1, weight_decay=0.5).param_groups
+    assert [g["weight_decay"] for g in groups] == [0.5, 0.0]
+    assert all(p.ndim > 1 for p in groups[0]["params"])
+    assert all(p.ndim == 1 for p in groups[1]["params"])
+    assert sum(len(g["params"]) for g in groups) == len(list(module.parameters()))

@@ -1,0 +1,203 @@
+"""SACL+XD: which pass feeds which gradient, what "frozen" means, how often the encoder runs."""
+
+import copy
+
+import pytest
+import torch
+from edgessl.core.errors import RecipeInvalid
+from edgessl.encoders import ENCODERS
+from edgessl.losses.barlow import Codes, barlow_loss
+from edgessl.methods import METHODS
+from edgessl.methods.sacl_xd import Options, SaclXd
+from edgessl.slimming.extract import NetSpec, build_sliced
+
+NAME = "mobilenet_v3_small"
+
+
+def method(host=1.5, slim=1.0, alpha=0.95, name=NAME, **options):
+    """A float64 method, in training mode."""
+    architecture = ENCODERS.load(name)
+    net = build_sliced(architecture, NetSpec(name, host, slim, "small"), seed=1)
+    features = net.plan.groups[architecture.feature_group(net.host)]
+    torch.manual_seed(2)
+    made = SaclXd.from_options(
+        net, features, Options(projector=(24, 16), alpha=alpha, **options)
+    )
+    return made.double().train()
+
+
+def views(n=8, side=32):
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn(n, 3, side, side, dtype=torch.float64, generator=generator) for _ in "ab"]
+
+
+def distance(made, a, b):
+    return barlow_loss(a, b, lam=made.options.lam, scale_loss=made.options.scale_loss)
+
+
+def gradients(made, loss):
+    parameters = dict(made.named_parameters())
+    grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {
+        n: torch.zeros_like(p) if g is None else g
+        for (n, p), g in zip(parameters.items(), grads, strict=True)
+    }
+
+
+def assert_same(a, b, rtol=1e-9):
+    largest = max(float(g.abs().max()) for g in b.values())
+    for name in b:
+        assert float((a[name] - b[name]).abs().max()) <= rtol * largest, name
+
+
+def test_dense_reuse_equals_frozen_passes_bit_for_bit():
+    made = method(1.0, 1.0)
+    xa, _ = views()
+    live = made.embed(xa, "host")
+    with torch.no_grad():
+        frozen = made.embed(xa, "slim", frozen=True)
+    assert torch.equal(live.standard_ND, frozen.standard_ND)
+
+
+def test_dense_loss_is_alpha_sacl_plus_decorrelation():
+    made = method(1.0, 1.0, alpha=0.7)
+    xa, xb = views()
+    terms = made([xa, xb])
+    za, zb = made.embed(xa, "host"), made.embed(xb, "host")
+    xd = (distance(made, za, za.detach()) + distance(made, zb, zb.detach())) / 2
+    torch.testing.assert_close(terms["xd"], xd)
+    torch.testing.assert_close(terms["total"], 0.7 * distance(made, za, zb) + 0.3 * xd)
+
+
+def test_whitened_codes_cost_no_cross_distillation():
+    """C_ii is one and C_ij zero whatever the two views share."""
+    z = torch.linalg.qr(torch.randn(64, 12, dtype=torch.float64) - 0.0)[0]
+    z = z - z.mean(0)
+    z = torch.linalg.qr(z)[0] * 8  # unit variance, zero mean up to rounding
+    codes = Codes(z - z.mean(0))
+    assert float(barlow_loss(codes, codes.detach(), lam=0.0051, scale_loss=0.1)) < 1e-8 * 12
+
+
+@pytest.mark.parametrize("widths", [(1.5, 1.0), (1.0, 1.0)])
+def test_gradients_are_affine_in_alpha_between_sacl_and_xd(widths):
+    x = views()
+    found = {}
+    for alpha in (0.0, 0.25, 1.0):
+        made = method(*widths, alpha=alpha)
+        terms = made(x)
+        if alpha == 1.0:
+            only_sacl = gradients(made, method_terms(made, x)[0])
+        if alpha == 0.0:
+            only_xd = gradients(made, method_terms(made, x)[1])
+        found[alpha] = gradients(made, terms["total"])
+    assert_same(found[1.0], only_sacl)
+    assert_same(found[0.0], only_xd)
+    mixed = {n: 0.25 * only_sacl[n] + 0.75 * only_xd[n] for n in only_sacl}
+    assert_same(found[0.25], mixed)
+
+
+def method_terms(made, x):
+    """L_SACL and L_CD written out from the formulas."""
+    za, zb = made.embed(x[0], "host"), made.embed(x[1], "slim")
+    with torch.no_grad():
+        za_hat = made.embed(x[0], "slim", frozen=True)
+        zb_hat = made.embed(x[1], "host", frozen=True)
+    xd = (distance(made, za, za_hat) + distance(made, zb, zb_hat)) / 2
+    return distance(made, za, zb), xd
+
+
+def test_each_distillation_term_reaches_one_width_only():
+    made = method()
+    xa, xb = views()
+    with torch.no_grad():
+        za_hat = made.embed(xa, "slim", frozen=True)
+        zb_hat = made.embed(xb, "host", frozen=True)
+    to_host = gradients(made, distance(made, made.embed(xa, "host"), za_hat))
+    to_slim = gradients(made, distance(made, made.embed(xb, "slim"), zb_hat))
+    slim_norms = [n for n in to_host if ".norms." in n]
+    host_norms = [
+        n for n in to_host
+        if n.startswith("encoder.host.") and n.removeprefix("encoder.host.") in host_norm_names(made)
+    ]  # fmt: skip
+    assert slim_norms
+    assert host_norms
+    assert all(float(to_host[n].abs().max()) == 0 for n in slim_norms)
+    assert all(float(to_slim[n].abs().max()) == 0 for n in host_norms)
+    assert any(float(to_slim[n].abs().max()) > 0 for n in slim_norms)
+
+
+def host_norm_names(made):
+    return {
+        f"{name}.{part}"
+        for name, layer in made.encoder.host.named_modules()
+        if isinstance(layer, torch.nn.BatchNorm2d)
+        for part in ("weight", "bias")
+    }
+
+
+def test_frozen_passes_change_nothing_of_the_step():
+    x = views()
+    plain, full = method(alpha=1.0), method(alpha=1.0)
+    za, zb = plain.embed(x[0], "host"), plain.embed(x[1], "slim")
+    without = gradients(plain, distance(plain, za, zb))
+    state = torch.get_rng_state()
+    terms = full(x)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None for p in full.parameters())
+    assert_same(gradients(full, terms["sacl"]), without, rtol=0)
+    for name, buffer in plain.named_buffers():
+        assert torch.equal(buffer, dict(full.named_buffers())[name]), name
+
+
+@pytest.mark.parametrize(("widths", "expected"), [((1.5, 1.0), (2, 2)), ((1.0, 1.0), (2, 0))])
+def test_number_of_encoder_passes(widths, expected):
+    made, count = method(*widths), {"host": 0, "slim": 0}
+
+    def counter(width):
+        def hook(*_):
+            count[width] += 1
+
+        return hook
+
+    made.encoder.host.register_forward_hook(counter("host"))
+    made.encoder.template.register_forward_hook(counter("slim"))
+    made(views())
+    assert (count["host"], count["slim"]) == expected
+
+
+def test_barlow_refuses_two_widths_and_equals_sacl_at_one():
+    barlow = METHODS.load("barlow")
+    made = method(1.0, 1.0, alpha=1.0)
+    features = next(reversed(made.encoder.plan.groups.values()))
+    other = barlow.from_options(
+        copy.deepcopy(made.encoder), features, barlow.Options(projector=(24, 16))
+    )
+    other.projector.load_state_dict(made.projector.host.state_dict())
+    x = views()
+    torch.testing.assert_close(other.double().train()(x)["total"], made(x)["total"])
+    with pytest.raises(RecipeInvalid, match="two widths|host and a slim"):
+        barlow.from_options(method().encoder, features, barlow.Options())
+
+
+@pytest.mark.parametrize("name", tuple(METHODS))
+def test_every_method_learns_from_one_batch_without_collapse(name):
+    architecture = ENCODERS.load("mobilenet_v1_short")
+    width = 1.0 if name == "barlow" else 1.5
+    net = build_sliced(architecture, NetSpec("mobilenet_v1_short", 0.25 * width, 0.25), seed=0)
+    features = net.plan.groups[architecture.feature_group(net.host)]
+    kind = METHODS.load(name)
+    torch.manual_seed(0)
+    made = kind.from_options(net, features, kind.Options(projector=(32, 32))).train()
+    x = [torch.randn(32, 3, 16, 16), torch.randn(32, 3, 16, 16)]
+    optimizer = torch.optim.AdamW(made.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss = made(x)["total"]
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < 0.5 * losses[0]
+    with torch.no_grad():
+        spread = net(x[0], width="slim").std(0)
+    assert float(spread.mean()) > 1e-2

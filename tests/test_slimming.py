@@ -1,0 +1,276 @@
+"""Slicing against the masked host, gradients included; the traps of shared weights."""
+
+import copy
+
+import pytest
+import torch
+from edgessl.core.errors import FileInvalid, InvalidInput
+from edgessl.encoders import ENCODERS
+from edgessl.slimming.extract import NetSpec, build_sliced, extract, largest_difference
+from edgessl.slimming.plan import ChannelPlan, Group, plan_for
+from edgessl.slimming.sliced import Sliced, recalibrate
+from masked_oracle import masked_forward
+from torch import nn
+from torch.func import functional_call
+
+NAMES = tuple(ENCODERS)
+
+
+def sliced_net(name, host=1.5, slim=1.0, stem="small"):
+    """A float64 net whose BatchNorms are far from their initial values."""
+    net = build_sliced(ENCODERS.load(name), NetSpec(name, host, slim, stem), seed=1).double()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for layer in (*net.host.modules(), *net.norms.modules()):
+            if isinstance(layer, nn.BatchNorm2d):
+                for tensor, low in ((layer.weight, 0.5), (layer.running_var, 0.5)):
+                    tensor.copy_(torch.rand(tensor.shape, generator=generator) + low)
+                for tensor in (layer.bias, layer.running_mean):
+                    tensor.copy_(0.3 * torch.randn(tensor.shape, generator=generator))
+    return net
+
+
+def images(n=4, side=32, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 3, side, side, dtype=torch.float64, generator=generator)
+
+
+def relative(a, b):
+    return float(((a - b).abs().max() / b.abs().max().clamp_min(1e-30)).detach())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("training", [True, False])
+def test_sliced_equals_masked_with_every_gradient(name, training):
+    net = sliced_net(name).train(training)
+    x = images()
+    group = net.plan.groups[ENCODERS.load(name).feature_group(net.host)]
+    keep = torch.tensor(group.keep)
+    weights = torch.randn(len(keep), dtype=torch.float64)
+
+    masked = masked_forward(net, x)  # on copies of the statistics
+    sliced = net(x, width="slim")
+    removed = torch.ones(group.host, dtype=torch.bool)
+    removed[keep] = False
+    assert masked[:, removed].abs().max() == 0
+    assert relative(sliced, masked[:, keep]) < 1e-12
+
+    parameters = [*net.host.parameters(), *net.norms.parameters()]
+    names = [n for n, _ in (*net.host.named_parameters(), *net.norms.named_parameters())]
+    ours = torch.autograd.grad((sliced @ weights).square().sum(), parameters, allow_unused=True)
+    theirs = torch.autograd.grad(
+        (masked[:, keep] @ weights).square().sum(), parameters, allow_unused=True
+    )
+    largest = max(float(g.abs().max()) for g in theirs if g is not None)
+    for tensor, mine, other in zip(names, ours, theirs, strict=True):
+        if mine is None or other is None:
+            assert mine is None, tensor
+            assert other is None, tensor
+            continue
+        # parameters whose true gradient is zero leave rounding only: relative to the largest
+        assert float((mine - other).abs().max()) < 1e-10 * largest, tensor
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_removed_channels_get_gradient_from_the_host_pass_only(name):
+    net = sliced_net(name).train()
+    x = images()
+    for width, expect_zero in (("slim", True), ("host", False)):
+        net.zero_grad(set_to_none=True)
+        net(x, width=width).square().sum().backward()
+        seen = 0.0
+        for tensor, axes in net.plan.axes.items():
+            parameter = dict(net.host.named_parameters()).get(tensor)
+            if parameter is None or parameter.grad is None or not any(axes):
+                continue
+            removed = torch.ones_like(parameter, dtype=torch.bool)
+            index = [slice(None)] * parameter.ndim
+            for axis, group in enumerate(axes):
+                if group is not None:
+                    index[axis] = slice(0, len(net.plan.groups[group].keep))
+            removed[tuple(index)] = False
+            seen = max(seen, float(parameter.grad[removed].abs().max()) if removed.any() else 0.0)
+        assert (seen == 0.0) == expect_zero
+
+
+def test_keep_counts_are_those_of_the_reference_architecture():
+    net = sliced_net("mobilenet_v3_large")
+    counts = {g.host: len(g.keep) for g in net.plan.groups.values()}
+    assert counts[64] == 40  # int(64 / 1.5) would be 42
+    assert counts[40] == 24  # int(40 / 1.5) would be 26
+    differing = sum(int(g.host / 1.5) != len(g.keep) for g in net.plan.groups.values())
+    assert differing > 5
+    with torch.no_grad():
+        for parameter in net.host.parameters():
+            parameter.fill_(1.0)  # ties change nothing: indices are kept, not thresholds
+    assert {n: len(g.keep) for n, g in net.plan.groups.items()} == {
+        n: len(g.keep) for n, g in sliced_net("mobilenet_v3_large").plan.groups.items()
+    }
+
+
+def test_the_slim_net_never_reads_removed_channels():
+    net = sliced_net("mobilenet_v3_small").eval()
+    x = images()
+    before = net(x, width="slim")
+    with torch.no_grad():
+        for tensor, parameter in net.host.named_parameters():
+            kept = net.plan.take(tensor, parameter).clone() if tensor in net.plan.axes else None
+            parameter.fill_(float("nan"))
+            if kept is not None:
+                net.plan.put(tensor, parameter, kept)
+    assert torch.equal(net(x, width="slim"), before)
+    assert net(x, width="host").isnan().all()
+
+
+def test_slim_passes_leave_the_host_statistics_alone_and_move_their_own():
+    net = sliced_net("mobilenet_v3_small").train()
+    host = {n: b.clone() for n, b in net.host.named_buffers()}
+    own = {n: b.clone() for n, b in net.norms.named_buffers()}
+    net(images(), width="slim")
+    assert all(torch.equal(b, host[n]) for n, b in net.host.named_buffers())
+    assert not any(torch.equal(b, own[n]) for n, b in net.norms.named_buffers())
+
+
+def test_frozen_passes_leave_every_statistic_alone():
+    net = sliced_net("mobilenet_v3_small").train()
+    before = {n: b.clone() for n, b in net.state_dict().items()}
+    generator_state = torch.get_rng_state()
+    for width in ("host", "slim"):
+        live = net(images(), width=width).detach()
+        net.load_state_dict(before)
+        with torch.no_grad():
+            frozen = net(images(), width=width, frozen=True)
+        assert torch.equal(frozen, live)  # the same function: batch statistics in both
+        assert all(torch.equal(b, before[n]) for n, b in net.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator_state)
+
+
+def test_weights_are_shared():
+    net = sliced_net("mobilenet_v1_short").train()
+    x = images()
+    before = net(x, width="host", frozen=True).detach()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    net(x, width="slim").square().mean().backward()
+    optimizer.step()
+    assert not torch.allclose(net(x, width="host", frozen=True), before)
+
+
+def test_output_masks_alone_are_not_slicing():
+    """A removed channel still emits act(beta): visible through a zero-padded 3 x 3, not a 1 x 1."""
+    torch.manual_seed(0)
+    x = images(8, 12)
+    for kernel, equal in ((1, True), (3, False)):
+        first, norm = nn.Conv2d(3, 6, 1, bias=False).double(), nn.BatchNorm2d(6).double()
+        second = nn.Conv2d(6, 4, kernel, padding=kernel // 2, bias=False).double()
+        last = nn.BatchNorm2d(4).double()
+        with torch.no_grad():
+            norm.bias.fill_(0.7)
+        mask = torch.tensor([1.0, 1, 1, 1, 0, 0], dtype=torch.float64)
+        hidden = functional_call(norm, {}, (first(x) * mask.view(1, -1, 1, 1),)).relu()
+        masked = last(second(hidden))
+        sliced = last(nn.functional.conv2d(hidden[:, :4], second.weight[:, :4], padding=kernel // 2))
+        assert torch.allclose(masked, sliced, atol=1e-9) == equal
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_index_sets_select_the_same_net_as_a_prefix_of_permuted_channels(name):
+    """Permuting a host's channels group by group and keeping the images of the prefix."""
+    net = sliced_net(name).eval()
+    x = images()
+    expected = net(x, width="slim")
+    generator = torch.Generator().manual_seed(4)
+    order = {n: torch.randperm(g.host, generator=generator) for n, g in net.plan.groups.items()}
+    permuted = copy.deepcopy(net)
+    with torch.no_grad():
+        for tensor, parameter in permuted.host.state_dict().items():
+            for axis, group in enumerate(net.plan.axes[tensor]):
+                if group is not None:
+                    parameter.copy_(parameter.index_select(axis, order[group].argsort()))
+    groups = {
+        n: Group(g.host, tuple(order[n][: len(g.keep)].tolist()))
+        for n, g in net.plan.groups.items()
+    }
+    permuted.plan = ChannelPlan(groups, net.plan.axes)
+    assert not any(g.is_prefix for g in groups.values())
+    assert relative(permuted(x, width="slim"), expected) < 1e-12
+    assert relative(permuted(x, width="host"), net(x, width="host")[:, last_order(net, order)]) < 1e-12
+    plain = extract(ENCODERS.load(name), NetSpec(name, 1.5, 1.0, "small"), permuted)
+    assert relative(plain.double()(x), expected) < 1e-5
+    again = ChannelPlan.from_dict(permuted.plan.as_dict())
+    assert again.groups == permuted.plan.groups
+
+
+def last_order(net, order):
+    return order[list(net.plan.groups)[-1]].argsort()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_extraction_and_writing_back_are_inverse(name):
+    net = sliced_net(name).float().eval()
+    spec = NetSpec(name, 1.5, 1.0, "small")
+    plain = extract(ENCODERS.load(name), spec, net)
+    assert largest_difference(plain, net, images().float()) <= 1e-5
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.add_(0.01)
+    before = {n: t.clone() for n, t in net.host.named_parameters()}
+    net.write_back(plain.state_dict())
+    assert largest_difference(plain, net, images().float()) <= 1e-5
+    for tensor, parameter in net.host.named_parameters():
+        old, new = before[tensor].clone(), parameter.detach().clone()
+        if tensor in net._sliced_names:
+            net.plan.put(tensor, old, torch.zeros_like(net.plan.take(tensor, old)))
+            net.plan.put(tensor, new, torch.zeros_like(net.plan.take(tensor, new)))
+        assert torch.equal(old, new), tensor  # what lies outside the slice is untouched
+
+
+def test_a_dense_plan_is_the_host_itself():
+    net = sliced_net("mobilenet_v3_small", host=1.0).train()
+    assert net.plan.is_dense
+    assert len(net.norms) == 0
+    x = images()
+    assert torch.equal(net(x, width="host", frozen=True), net(x, width="slim", frozen=True))
+
+
+def test_widths_that_differ_in_residual_connections_are_refused():
+    with pytest.raises(InvalidInput, match="residual connection"):
+        build_sliced(ENCODERS.load("mobilenet_v3_small"), NetSpec("mobilenet_v3_small", 1.5, 0.5))
+
+
+def test_a_slim_net_wider_than_its_host_is_refused():
+    architecture = ENCODERS.load("mobilenet_v1_short")
+    wide, narrow = (architecture.network(w, classes=None) for w in (1.5, 1.0))
+    with pytest.raises(InvalidInput, match="is not a slice"):
+        plan_for(architecture, narrow, wide, widths=(1.0, 1.5))
+
+
+def test_a_malformed_plan_is_refused():
+    plan = sliced_net("mobilenet_v1_short").plan.as_dict()
+    plan["groups"]["stem"]["keep"] = [0, 0]
+    with pytest.raises(FileInvalid, match="twice or outside"):
+        ChannelPlan.from_dict(plan)
+
+
+@pytest.mark.parametrize("width", ["host", "slim"])
+def test_recalibration_gives_the_plain_average_over_batches(width):
+    net = sliced_net("mobilenet_v1_short").train()
+    batches = [images(8, seed=s) for s in range(3)]
+    recalibrate(net, width, batches)
+    first = net.host.get_submodule("features.0.0")
+    weight = first.weight if width == "host" else net.plan.take("features.0.0.weight", first.weight)
+    means = [
+        nn.functional.conv2d(b, weight, stride=first.stride, padding=1).mean((0, 2, 3))
+        for b in batches
+    ]
+    norm = (
+        net.host.get_submodule("features.0.1") if width == "host" else net.norms["features/0/1"]
+    )
+    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
+    assert norm.momentum == 0.1
+
+
+def test_the_template_is_no_part_of_the_state():
+    net = sliced_net("mobilenet_v1_short")
+    assert all(k.startswith(("host.", "norms.")) for k in net.state_dict())
+    assert all(p.device.type == "cpu" for p in net.parameters())
+    assert isinstance(copy.deepcopy(net), Sliced)
