@@ -50,7 +50,9 @@ def test_the_gram_form_equals_the_correlation_form():
     u, v = normal(128, 2048, 3), normal(128, 2048, 4)
     a, b = Codes(u), Codes(v)
     c = a.standard_ND.T @ b.standard_ND / 128
-    dense = SCALE * ((1 - c.diagonal()).square().sum() + LAM * (c - c.diagonal().diag()).square().sum())
+    dense = SCALE * (
+        (1 - c.diagonal()).square().sum() + LAM * (c - c.diagonal().diag()).square().sum()
+    )
     torch.testing.assert_close(loss(u, v), dense, rtol=1e-10, atol=0)
     torch.testing.assert_close(loss(u.float(), v.float()), dense.float(), rtol=1e-6, atol=0)
 

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from edgessl.core.artifact import Artifact, InputSpec
 from edgessl.core.errors import FileInvalid
+from edgessl.cost.macs import count_macs
 from edgessl.encoders import ENCODERS
 from edgessl.encoders.loading import load_model, read_tensors, write_tensors
 from edgessl.slimming.extract import NetSpec, build_sliced, extract
@@ -50,6 +51,17 @@ def test_every_tensor_has_its_channel_groups(name):
     assert set(axes) == set(net.state_dict())
     assert all(len(axes[k]) == t.ndim for k, t in net.state_dict().items())
     assert ENCODERS[name].facts["features_1x"] == architecture.feature_size(1.0)
+
+
+# conv and Linear MACs at 224 px with a 1000-way head, in millions (torchvision's documentation)
+MACS = {"mobilenet_v3_large": 216.6, "mobilenet_v3_small": 56.5, "mobilenet_v1": 568.7}
+
+
+@pytest.mark.parametrize("name", tuple(ENCODERS))
+def test_multiply_accumulates_are_those_listed(name):
+    macs = count_macs(ENCODERS.load(name).network(1.0, classes=1000), 224, 224) / 1e6
+    assert ENCODERS[name].facts["macs_1x_224_m"] == pytest.approx(macs, abs=0.05)
+    assert macs == pytest.approx(MACS.get(name, macs), abs=0.06)
 
 
 @pytest.mark.parametrize("name", tuple(ENCODERS))
@@ -148,7 +160,10 @@ def test_tensors_that_do_not_fit_are_named(tmp_path):
 
 
 def test_writing_tensors_is_deterministic(tmp_path):
-    tensors = {"b": torch.randn(3, 4).t(), "a": torch.ones(2, 3, 4, 5).to(memory_format=torch.channels_last)}
+    tensors = {
+        "b": torch.randn(3, 4).t(),
+        "a": torch.ones(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    }
     write_tensors(tmp_path / "1", tensors)
     write_tensors(tmp_path / "2", dict(reversed(tensors.items())))
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()

@@ -20,9 +20,7 @@ def method(host=1.5, slim=1.0, alpha=0.95, name=NAME, **options):
     net = build_sliced(architecture, NetSpec(name, host, slim, "small"), seed=1)
     features = net.plan.groups[architecture.feature_group(net.host)]
     torch.manual_seed(2)
-    made = SaclXd.from_options(
-        net, features, Options(projector=(24, 16), alpha=alpha, **options)
-    )
+    made = SaclXd.from_options(net, features, Options(projector=(24, 16), alpha=alpha, **options))
     return made.double().train()
 
 

@@ -168,7 +168,9 @@ def test_output_masks_alone_are_not_slicing():
         mask = torch.tensor([1.0, 1, 1, 1, 0, 0], dtype=torch.float64)
         hidden = functional_call(norm, {}, (first(x) * mask.view(1, -1, 1, 1),)).relu()
         masked = last(second(hidden))
-        sliced = last(nn.functional.conv2d(hidden[:, :4], second.weight[:, :4], padding=kernel // 2))
+        sliced = last(
+            nn.functional.conv2d(hidden[:, :4], second.weight[:, :4], padding=kernel // 2)
+        )
         assert torch.allclose(masked, sliced, atol=1e-9) == equal
 
 
@@ -193,7 +195,9 @@ def test_index_sets_select_the_same_net_as_a_prefix_of_permuted_channels(name):
     permuted.plan = ChannelPlan(groups, net.plan.axes)
     assert not any(g.is_prefix for g in groups.values())
     assert relative(permuted(x, width="slim"), expected) < 1e-12
-    assert relative(permuted(x, width="host"), net(x, width="host")[:, last_order(net, order)]) < 1e-12
+    assert (
+        relative(permuted(x, width="host"), net(x, width="host")[:, last_order(net, order)]) < 1e-12
+    )
     plain = extract(ENCODERS.load(name), NetSpec(name, 1.5, 1.0, "small"), permuted)
     assert relative(plain.double()(x), expected) < 1e-5
     again = ChannelPlan.from_dict(permuted.plan.as_dict())
@@ -262,9 +266,7 @@ def test_recalibration_gives_the_plain_average_over_batches(width):
         nn.functional.conv2d(b, weight, stride=first.stride, padding=1).mean((0, 2, 3))
         for b in batches
     ]
-    norm = (
-        net.host.get_submodule("features.0.1") if width == "host" else net.norms["features/0/1"]
-    )
+    norm = net.host.get_submodule("features.0.1") if width == "host" else net.norms["features/0/1"]
     torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
     assert norm.momentum == 0.1
 

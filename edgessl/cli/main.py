@@ -77,6 +77,10 @@ def _usage(error: Exception, arguments: list[str]) -> UsageProblem:
         return UsageProblem(
             f"'{pair[0]}' is not an option", hint=f"write --{pair[1].replace('_', '-')} {pair[2]}"
         )
+    named = re.match(r"Invalid value for '?(--[a-z-]+)", message)
+    if named and named[1] in arguments[:-1]:
+        seen = arguments[arguments.index(named[1]) + 1]
+        message += "" if repr(seen) in message else f" (got {seen!r})"
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "edgessl"
     return UsageProblem(message.rstrip("."), hint=f"see: {command} --help")

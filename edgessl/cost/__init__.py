@@ -1,0 +1,1 @@
+"""What a network costs to run: multiply-accumulates, parameters."""

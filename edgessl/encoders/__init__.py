@@ -18,7 +18,7 @@ ENCODERS = Table(
             "edgessl.encoders.mobilenet_v1:MOBILENET_V1_SHORT",
             "MobileNetV1 cut to 13 layers and a total stride of 8, for 8 to 64 px",
             extra="train",
-            facts={"features_1x": 512, "macs_1x_224_m": 1178.7, "source": "edgessl"},
+            facts={"features_1x": 512, "macs_1x_224_m": 307.5, "source": "edgessl"},
         ),
         "mobilenet_v3_large": Entry(
             "edgessl.encoders.mobilenet_v3:MOBILENET_V3_LARGE",

@@ -13,6 +13,7 @@ from edgessl.stages.evaluate import evaluate
 from edgessl.stages.export import Source, export_folder, run_export
 from edgessl.stages.extract import run_extract
 from edgessl.stages.finetune import run_finetune
+from edgessl.stages.networks import net_spec
 from edgessl.stages.pretrain import pretrain
 
 STAGES = ("pretrain", "evaluate", "finetune", "extract", "export", "bench", "report")
@@ -99,9 +100,8 @@ class _Chain:
     @property
     def source(self) -> Source:
         if self._source is None:
-            self._source = Source.load(
-                self.context, run_extract(self.context, self.context.folder("finetune"))
-            )
+            width = net_spec(self.context.recipe).label
+            self._source = Source.load(self.context, self.context.folder("extract", width))
         return self._source
 
     def export(self) -> None:

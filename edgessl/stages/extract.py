@@ -13,6 +13,7 @@ from edgessl.core.artifact import Artifact
 from edgessl.core.errors import GateFailed
 from edgessl.core.images import images_sha256, to_model_input
 from edgessl.core.ledger import LedgerRow
+from edgessl.cost.macs import count_macs
 from edgessl.encoders.base import Edit
 from edgessl.encoders.loading import load_model, write_tensors
 from edgessl.evaluation.answers import outputs
@@ -80,6 +81,7 @@ def _extract(context: Context, host: Host, folder: Path) -> None:
         "edits": [asdict(e) for e in edits],
         "features": host.artifact.facts.get("features"),
         "parameters": sum(p.numel() for p in plain.parameters()),
+        "macs": count_macs(plain, host.artifact.input.height, host.artifact.input.width),
         "stock_class": stock and stock.format(width=f"{spec.slim_width:g}", classes=len(labels)),
         "host_width": spec.host_width,
     }

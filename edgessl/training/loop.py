@@ -161,12 +161,13 @@ def train(job: Job, reporter: Reporter) -> Plan:
     """
     check_plan(job.plan)
     job.module.train()
-    plan, done = _plan_or_resume(job, reporter)
+    plan, saved = _plan_or_resume(job, reporter)
+    done = saved or 0
     optimizer = optimizers.make_optimizer(
         job.module, plan.optimizer, lr=plan.learning_rate, weight_decay=plan.weight_decay
     )
     record = _Record(job, plan, optimizer)
-    if done:
+    if saved is not None:
         checkpoints.load_state(record.last, job.module, optimizer)
         reporter.say(f"{job.label}: resuming after step {done} of {plan.steps}")
     else:
@@ -204,7 +205,8 @@ def train(job: Job, reporter: Reporter) -> Plan:
     return plan
 
 
-def _plan_or_resume(job: Job, reporter: Reporter) -> tuple[Plan, int]:
+def _plan_or_resume(job: Job, reporter: Reporter) -> tuple[Plan, int | None]:
+    """Return the plan and, if there is a saved state, the steps done in it."""
     saved = checkpoints.read_facts(job.folder / "last") if job.folder else None
     if saved:
         done, facts = saved
@@ -227,7 +229,7 @@ def _plan_or_resume(job: Job, reporter: Reporter) -> tuple[Plan, int]:
             f"{seconds * job.plan.steps:.0f} s here; running {plan.epochs} to stay within "
             f"{job.max_seconds:.0f} s"
         )
-    return plan, 0
+    return plan, None
 
 
 class _Record:

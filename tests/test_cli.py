@@ -1,0 +1,181 @@
+"""What a user meets: one clear message, the exit code of the contract, never a traceback."""
+
+import json
+import pickle
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from command_line import TINY, edgessl, settings, start
+
+TRAIN = settings({"pretrain.epochs": 1, "pretrain.options": "{projector: [16, 16]}"})
+SMALL = ("--encoder", "mobilenet_v1_short", "--width", "0.25x", "--imgsz", "16")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("EXECUTED"),))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A pretraining run of a few steps."""
+    folder = tmp_path_factory.mktemp("cli")
+    edgessl("pretrain", *SMALL, *TRAIN, "--out", "run", cwd=folder)
+    return folder / "run"
+
+
+def one_message(err, *parts):
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, err
+    for part in parts:
+        assert part in err, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (["pretrain", "--unlabeled", "nowhere"], 3, ["nowhere"]),
+        (["pretrain", "--unlabeled", "empty"], 3, ["empty"]),
+        (["pretrain", "--labels", "digts"], 3, ["digts", "did you mean 'digits'?"]),
+        (["pretrain", "--method", "sacl-dx"], 2, ["did you mean 'sacl-xd'?"]),
+        (["pretrain", "--encoder", "mobilenet_v9"], 2, ["did you mean 'mobilenet_v1'?"]),
+        (["pretrain", "--epoch", "3"], 2, ["--epochs"]),
+        (["pretrain", "epochs=3"], 2, ["--epochs 3"]),
+        (["pretrain", "--epochs", "many"], 2, ["many"]),
+        (["pretrain", "--width", "1x-2x"], 3, ["slim <= host"]),
+        (["pretrain", "--set", "pretrain.epoks=3"], 3, ["did you mean 'epochs'?"]),
+        (["pretrain", "--method", "barlow", "--width", "1.5x-1x"], 3, ["--width 1x"]),
+        (["run", "nosuch"], 3, ["quickstart"]),
+        (["run", "typo.yaml"], 3, ["line 3", "2 error(s)", "'epochs'"][1:]),
+        (["run", "broken.yaml"], 3, ["broken.yaml", "line 3"]),
+        (["run"], 2, ["edgessl run quickstart"]),
+        (["run", "quickstart", "--from", "benhc"], 2, ["did you mean 'bench'?"]),
+        (["extract"], 2, ["there is no run"]),
+        (["extract", "nowhere"], 3, ["nowhere"]),
+        (["extract", "bomb.pt"], 3, ["pickle", "not opened"]),
+        (["extract", "text.pt"], 3, ["not a whole safetensors"]),
+        (["export", "--target", "onxx"], 2, ["did you mean 'onnx'?"]),
+        (["bench", "empty"], 2, ["no exported artifact"]),
+        (["list", "metods"], 2, ["did you mean 'methods'?"]),
+        (["nosuch"], 2, ["nosuch"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_gets_one_message_and_its_code(tmp_path, arguments, code, parts):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "typo.yaml").write_text("pretrain:\n  epoks: 3\nencodr:\n  name: x\n")
+    (tmp_path / "broken.yaml").write_text("pretrain:\n  epochs: [1\n")
+    (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb()))
+    (tmp_path / "text.pt").write_text("no tensors in here")
+    out, err = edgessl(*arguments, cwd=tmp_path, expect=code)
+    one_message(err, *parts)
+    assert out == ""
+    assert not (tmp_path / "EXECUTED").exists()
+
+
+def test_json_carries_the_error_and_nothing_else(tmp_path):
+    out, _ = edgessl("pretrain", "--method", "x", "--json", cwd=tmp_path, expect=2)
+    error = json.loads(out)["error"]
+    assert error["code"] == 2
+    assert error["type"] == "UsageProblem"
+    assert "sacl-xd" in error["hint"]
+    out, _ = edgessl("pretrain", "--epoch", "1", "--json", cwd=tmp_path, expect=2)
+    assert json.loads(out)["error"]["code"] == 2
+
+
+def test_json_output_is_one_document(checkpoint):
+    out, err = edgessl("extract", "run", "--json", "--out", "ex", cwd=checkpoint.parent)
+    document = json.loads(out)
+    assert document["command"] == "extract"
+    assert document["result"]["equivalence"]["pass"] is True
+    assert document["next"].startswith("edgessl export")
+    assert "error" not in err
+
+
+def test_a_truncated_or_altered_checkpoint_is_refused(checkpoint, tmp_path):
+    import shutil
+
+    for name, damage in (("cut", lambda b: b[: len(b) // 2]), ("bent", lambda b: b[:-1] + b"\0")):
+        copy = tmp_path / name
+        shutil.copytree(checkpoint, copy)
+        path = copy / "pretrain/encoder.safetensors"
+        path.write_bytes(damage(path.read_bytes()))
+        _, err = edgessl("extract", copy, cwd=tmp_path, expect=3)
+        one_message(err, "was changed or cut", "encoder.safetensors")
+
+
+def test_a_pickle_posing_as_a_sealed_checkpoint_is_not_executed(checkpoint, tmp_path):
+    import hashlib
+    import shutil
+
+    shutil.copytree(checkpoint, tmp_path / "posing")
+    folder = tmp_path / "posing/pretrain"
+    bomb = pickle.dumps(Bomb())
+    (folder / "encoder.safetensors").write_bytes(bomb)
+    document = json.loads((folder / "encoder.json").read_text())
+    document["files"]["encoder.safetensors"] = digest = hashlib.sha256(bomb).hexdigest()
+    document["seal"] = hashlib.sha256(f"encoder.safetensors:{digest}\n".encode()).hexdigest()
+    (folder / "encoder.json").write_text(json.dumps(document))
+    _, err = edgessl("extract", "posing", cwd=tmp_path, expect=3)
+    one_message(err, "pickle")
+    assert not (tmp_path / "EXECUTED").exists()
+
+
+def test_a_run_folder_is_never_silently_overwritten(checkpoint):
+    _, err = edgessl("pretrain", *SMALL, "--out", "run", cwd=checkpoint.parent, expect=2)
+    one_message(err, "already exists", "--resume")
+    (checkpoint.parent / "mine").mkdir(exist_ok=True)
+    (checkpoint.parent / "mine/precious.txt").write_text("x")
+    _, err = edgessl(
+        "pretrain", *SMALL, "--out", "mine", "--resume", cwd=checkpoint.parent, expect=3
+    )
+    one_message(err, "not a run folder")
+    assert (checkpoint.parent / "mine/precious.txt").read_text() == "x"
+
+
+def test_resuming_with_another_recipe_is_refused(checkpoint):
+    arguments = ("pretrain", *SMALL, *TRAIN, "--seed", "7", "--out", "run", "--resume")
+    _, err = edgessl(*arguments, cwd=checkpoint.parent, expect=3)
+    one_message(err, "seed was 0, is 7")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path, number):
+    arguments = ("pretrain", *SMALL, *settings(TINY), "--epochs", "500", "--out", "run")
+    process = start(*arguments, cwd=tmp_path)
+    state = tmp_path / "run/pretrain/last/state.json"
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    one_message(err, "the state is saved", "--resume")
+    assert json.loads(state.read_text())["step"] > 0
+
+
+def test_defaults_come_from_the_file_of_the_folder(tmp_path):
+    (tmp_path / "edgessl.yaml").write_text(
+        "encoder: {name: mobilenet_v1_short, width: 0.25x}\ndata: {imgsz: 16}\n"
+        "pretrain: {epochs: 1, method: barlow, options: {projector: [16, 16]}}\n"
+    )
+    _, err = edgessl("pretrain", "--batch", "256", cwd=tmp_path)
+    assert "options not given: edgessl.yaml" in err
+    assert "barlow, mobilenet_v1_short 0.25x" in err
+    assert "next: edgessl evaluate last" in err
+
+
+def test_schemas_and_listings_are_json(tmp_path):
+    out, _ = edgessl("schema", cwd=tmp_path)
+    assert set(json.loads(out)) == {"recipe", "ledger", "artifact", "bench-result"}
+    out, _ = edgessl("list", "--json", cwd=tmp_path)
+    listed = json.loads(out)
+    assert {e["name"] for e in listed["methods"]} == {"sacl-xd", "barlow"}
+    assert {e["name"] for e in listed["targets"]} == {"onnx", "openvino", "tflite"}
+    assert [e["name"] for e in listed["recipes"]] == ["quickstart"]
+    for command in ("run", "pretrain", "evaluate", "finetune", "extract", "export", "bench",
+                    "report", "list", "schema"):  # fmt: skip
+        out, _ = edgessl(command, "--help", cwd=tmp_path)
+        assert "Examples:" in out

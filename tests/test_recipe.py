@@ -1,0 +1,82 @@
+"""Recipes: all errors at once, nearest names, YAML 1.2, and that shipped ones are valid."""
+
+import json
+
+import pytest
+from edgessl.core.errors import RecipeInvalid
+from edgessl.core.recipe import Recipe, dump_yaml, load_yaml, parse_setting, parse_width
+from edgessl.core.shipped import shipped_recipes
+from edgessl.stages.recipes import recipe_values, validated
+
+
+@pytest.mark.parametrize("name", tuple(shipped_recipes()))
+def test_shipped_recipes_are_valid_and_survive_a_round_trip(name):
+    recipe = validated(recipe_values(name))
+    assert validated(load_yaml(dump_yaml(recipe), "saved")) == recipe
+
+
+def test_all_errors_come_at_once_with_the_nearest_name():
+    values = {
+        "nme": "x", "data": {"imgz": 3, "test_share": 2}, "encoder": {"name": "mobilnet_v1"},
+        "pretrain": {"method": "sacl_xd", "epochs": 0, "views": {"preset": "cifar"}},
+        "export": {"targets": ["onxx"]}, "bench": {"device": "lokal"},
+    }  # fmt: skip
+    with pytest.raises(RecipeInvalid) as caught:
+        validated(values)
+    message = caught.value.message
+    for part in (
+        "9 error(s)", "nme: unknown key; did you mean 'name'?", "data.imgz", "'imgsz'",
+        "data.test_share", "pretrain.epochs", "did you mean 'sacl-xd'?",
+        "did you mean 'mobilenet_v1'?", "did you mean 'onnx'?", "did you mean 'local'?",
+        "pretrain.views.preset",
+    ):  # fmt: skip
+        assert part in message, part
+    assert caught.value.exit_code == 3
+
+
+def test_options_of_a_method_are_checked_with_it():
+    values = {"pretrain": {"method": "sacl-xd", "options": {"alfa": 0.5, "lam": -1}}}
+    with pytest.raises(RecipeInvalid, match=r"alfa.*did you mean 'alpha'\?") as caught:
+        validated(values)
+    assert "lam" in caught.value.message
+
+
+def test_yaml_is_version_1_2():
+    values = load_yaml("a: 1e-3\nb: off\nc: no\nd: 0o10", "x")
+    assert values == {"a": 1e-3, "b": "off", "c": "no", "d": 8}
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2", "a: [1", "- 1", "a: !!python/object:os.system x"])
+def test_what_is_no_plain_mapping_is_refused(text):
+    with pytest.raises(RecipeInvalid, match="recipe.yaml"):
+        load_yaml(text, "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1.5x-1x", (1.5, 1.0)), ("1x", (1, 1)), ("2-0.5", (2, 0.5)), (".5x", (0.5, 0.5))],
+)
+def test_widths(text, expected):
+    assert parse_width(text) == expected
+
+
+@pytest.mark.parametrize("text", ["1x-2x", "0x", "wide", "1x-", "-1x"])
+def test_bad_widths(text):
+    with pytest.raises(ValueError, match="width|want"):
+        parse_width(text)
+
+
+def test_settings_go_through_yaml_and_over_the_file():
+    assert parse_setting("export.targets=[onnx]") == ("export.targets", ["onnx"])
+    assert parse_setting("data.test=null") == ("data.test", None)
+    recipe = validated(recipe_values("quickstart"), dict([parse_setting("pretrain.epochs=7")]))
+    assert recipe.pretrain.epochs == 7
+    with pytest.raises(RecipeInvalid, match="form section.key=value"):
+        parse_setting("epochs")
+
+
+def test_a_recipe_is_frozen_and_has_a_schema():
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().seed = 3
+    schema = json.loads(json.dumps(Recipe.model_json_schema()))
+    assert schema["additionalProperties"] is False

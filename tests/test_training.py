@@ -1,0 +1,169 @@
+"""The loop: plans, exact resume after kills, budgets, and what it refuses (small real nets)."""
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from edgessl.core.console import Reporter
+from edgessl.core.errors import DataInvalid, EdgeSSLError, FileInvalid, Interrupted
+from edgessl.training import checkpoints
+from edgessl.training.loop import Job, Plan, fit_to_budget, train
+from edgessl.training.optimizers import make_optimizer
+from torch import nn
+
+QUIET = Reporter(quiet=True)
+X = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(40) % 4
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),
+        nn.Linear(288, 4),
+    )  # fmt: skip
+    return net.to(memory_format=torch.channels_last)
+
+
+def loss(module, indices, epoch):
+    i = torch.from_numpy(indices)
+    return {"total": nn.functional.cross_entropy(module(X[i] * (1 + 0.1 * epoch)), Y[i])}
+
+
+def plan(**changes):
+    values = {"items": 40, "batch": 8, "epochs": 4, "learning_rate": 0.01} | changes
+    return Plan(**values)
+
+
+def same(a, b):
+    return all(torch.equal(x, b[k]) for k, x in a.items())
+
+
+class Cut(BaseException):
+    """Not an Exception: as little chance to clean up as a test can give."""
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lars", "sgd"])
+@pytest.mark.parametrize("at", [1, 7, 19])
+def test_a_cut_and_resumed_run_has_the_same_bits(tmp_path, optimizer, at):
+    whole = network()
+    train(Job(whole, loss, plan(optimizer=optimizer), "t", tmp_path / "a"), QUIET)
+
+    def cut(done):
+        if done == at:
+            raise Cut
+
+    job = Job(network(), loss, plan(optimizer=optimizer), "t", tmp_path / "b",
+              save_every_s=1e-9, after_step=cut)  # fmt: skip
+    with pytest.raises(Cut):
+        train(job, QUIET)
+    resumed = network(seed=9)  # other weights: all must come from the state
+    train(Job(resumed, loss, plan(optimizer=optimizer), "t", tmp_path / "b"), QUIET)
+    assert same(whole.state_dict(), resumed.state_dict())
+    rows = [[json.loads(x) for x in (tmp_path / f / "metrics.jsonl").open()] for f in "ab"]
+    assert [(r["step"], r["loss"]) for r in rows[0]] == [(r["step"], r["loss"]) for r in rows[1]]
+
+
+def test_a_signal_saves_and_leaves(tmp_path):
+    def slow(module, indices, epoch):
+        time.sleep(0.02)
+        return loss(module, indices, epoch)
+
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(Interrupted, match="state is saved") as caught:
+        train(Job(network(), slow, plan(epochs=100), "t", tmp_path), QUIET)
+    assert caught.value.exit_code == 130
+    step, facts = checkpoints.read_facts(tmp_path / "last")
+    assert 0 < step < 500
+    assert facts["plan"]["epochs"] == 100
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_only_the_newest_state_is_kept_and_a_torn_save_is_harmless(tmp_path, monkeypatch):
+    net = network()
+    optimizer = make_optimizer(net, "adamw", lr=0.1, weight_decay=0.0)
+    checkpoints.save_state(tmp_path, 1, net, optimizer, {})
+    checkpoints.save_state(tmp_path, 2, net, optimizer, {})
+    assert [p.name for p in tmp_path.glob("*.safetensors")] == ["state-00000002.safetensors"]
+
+    def die(*_):
+        raise Cut
+
+    monkeypatch.setattr(checkpoints.files, "write_json", die)
+    with pytest.raises(Cut):
+        checkpoints.save_state(tmp_path, 3, net, optimizer, {})
+    assert checkpoints.read_facts(tmp_path)[0] == 2
+    checkpoints.load_state(tmp_path, network(seed=1), optimizer)
+
+
+def test_a_damaged_state_is_refused(tmp_path):
+    train(Job(network(), loss, plan(epochs=1), "t", tmp_path), QUIET)
+    (path,) = (tmp_path / "last").glob("*.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(FileInvalid, match="changed after it was saved"):
+        train(Job(network(), loss, plan(epochs=1), "t", tmp_path), QUIET)
+    path.write_bytes(data[:50])
+    with pytest.raises(FileInvalid, match="not a whole safetensors"):
+        train(Job(network(), loss, plan(epochs=1), "t", tmp_path), QUIET)
+
+
+def test_a_state_of_another_recipe_is_refused_by_name(tmp_path):
+    train(Job(network(), loss, plan(epochs=1), "t", tmp_path, {"seed": 1}), QUIET)
+    with pytest.raises(FileInvalid, match="seed was 1, is 2"):
+        train(Job(network(), loss, plan(epochs=1), "t", tmp_path, {"seed": 2}), QUIET)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    def bad(module, indices, epoch):
+        return {"total": loss(module, indices, epoch)["total"] * (math.nan if epoch else 1.0)}
+
+    with pytest.raises(EdgeSSLError, match="became nan at step 5"):
+        train(Job(network(), bad, plan(), "t", tmp_path), QUIET)
+    assert checkpoints.read_facts(tmp_path / "last")[0] == 5
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_an_epoch_visits_every_item_once(drop_last):
+    p = plan(items=43, drop_last=drop_last)
+    assert p.steps_per_epoch == (5 if drop_last else 6)
+    for epoch in range(2):
+        seen = np.concatenate(
+            [p.batch_indices(epoch * p.steps_per_epoch + s) for s in range(p.steps_per_epoch)]
+        )
+        assert len(set(seen.tolist())) == len(seen) == (40 if drop_last else 43)
+        sizes = {len(p.batch_indices(s)) for s in range(p.steps_per_epoch)}
+        assert max(sizes) - min(sizes) <= 1
+    assert not np.array_equal(p.batch_indices(0), p.batch_indices(p.steps_per_epoch))
+
+
+def test_the_schedule_warms_up_linearly_and_ends_near_zero():
+    p = plan(epochs=20, learning_rate=1.0, warmup=0.1)
+    rates = [p.lr(s) for s in range(p.steps)]
+    assert rates[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
+    assert max(rates) == 1.0
+    assert rates[10 + 45] == pytest.approx(0.5)
+    assert rates[-1] < 1e-3
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_a_budget_cuts_epochs_once_and_touches_nothing():
+    net = network()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    cut, seconds = fit_to_budget(plan(epochs=10_000), net, loss, 1.0)
+    assert 1 <= cut.epochs < 10_000
+    assert seconds > 0
+    assert same(before, net.state_dict())
+    assert fit_to_budget(plan(epochs=1), net, loss, 1e9)[0].epochs == 1
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(DataInvalid, match="fewer than one batch"):
+        train(Job(network(), loss, plan(batch=64), "t"), QUIET)
