@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from edgessl.losses.barlow import EPS, Codes, barlow_loss
 from scipy.linalg import hadamard
 from torch.nn import functional as F
+
+from edgessl.losses.barlow import EPS, Codes, barlow_loss
 
 torch.manual_seed(0)
 LAM, SCALE = 0.0051, 0.1

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from edgessl.evaluation.answers import Answers, top_k_accuracy
-from edgessl.evaluation.knn import knn_predict
-from edgessl.evaluation.linear import fit_probe, pixels
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
+
+from edgessl.evaluation.answers import Answers, top_k_accuracy
+from edgessl.evaluation.knn import knn_predict
+from edgessl.evaluation.linear import fit_probe, pixels
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from edgessl.training.optimizers import LARS, make_optimizer
 from torch import nn
+
+from edgessl.training.optimizers import LARS, make_optimizer
 
 
 def parameters(seed=0):

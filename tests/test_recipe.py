@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from edgessl.core.errors import RecipeInvalid
 from edgessl.core.recipe import Recipe, dump_yaml, load_yaml, parse_setting, parse_width
 from edgessl.core.shipped import shipped_recipes
@@ -48,7 +49,7 @@ def test_yaml_is_version_1_2():
 
 @pytest.mark.parametrize("text", ["a: 1\na: 2", "a: [1", "- 1", "a: !!python/object:os.system x"])
 def test_what_is_no_plain_mapping_is_refused(text):
-    with pytest.raises(RecipeInvalid, match="recipe.yaml"):
+    with pytest.raises(RecipeInvalid, match=r"recipe\.yaml"):
         load_yaml(text, "recipe.yaml")
 
 
@@ -62,7 +63,7 @@ def test_widths(text, expected):
 
 @pytest.mark.parametrize("text", ["1x-2x", "0x", "wide", "1x-", "-1x"])
 def test_bad_widths(text):
-    with pytest.raises(ValueError, match="width|want"):
+    with pytest.raises(ValueError, match=r"width|want"):
         parse_width(text)
 
 
@@ -71,7 +72,7 @@ def test_settings_go_through_yaml_and_over_the_file():
     assert parse_setting("data.test=null") == ("data.test", None)
     recipe = validated(recipe_values("quickstart"), dict([parse_setting("pretrain.epochs=7")]))
     assert recipe.pretrain.epochs == 7
-    with pytest.raises(RecipeInvalid, match="form section.key=value"):
+    with pytest.raises(RecipeInvalid, match=r"form section\.key=value"):
         parse_setting("epochs")
 
 

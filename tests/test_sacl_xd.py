@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+
 from edgessl.core.errors import RecipeInvalid
 from edgessl.encoders import ENCODERS
 from edgessl.losses.barlow import Codes, barlow_loss
@@ -115,7 +116,7 @@ def test_each_distillation_term_reaches_one_width_only():
     slim_norms = [n for n in to_host if ".norms." in n]
     host_norms = [
         n for n in to_host
-        if n.startswith("encoder.host.") and n.removeprefix("encoder.host.") in host_norm_names(made)
+        if n.removeprefix("encoder.host.") in host_norm_names(made)
     ]  # fmt: skip
     assert slim_norms
     assert host_norms
@@ -173,7 +174,7 @@ def test_barlow_refuses_two_widths_and_equals_sacl_at_one():
     other.projector.load_state_dict(made.projector.host.state_dict())
     x = views()
     torch.testing.assert_close(other.double().train()(x)["total"], made(x)["total"])
-    with pytest.raises(RecipeInvalid, match="two widths|host and a slim"):
+    with pytest.raises(RecipeInvalid, match="host and a slim"):
         barlow.from_options(method().encoder, features, barlow.Options())
 
 

@@ -4,14 +4,15 @@ import copy
 
 import pytest
 import torch
+from masked_oracle import masked_forward
+from torch import nn
+from torch.func import functional_call
+
 from edgessl.core.errors import FileInvalid, InvalidInput
 from edgessl.encoders import ENCODERS
 from edgessl.slimming.extract import NetSpec, build_sliced, extract, largest_difference
 from edgessl.slimming.plan import ChannelPlan, Group, plan_for
 from edgessl.slimming.sliced import Sliced, recalibrate
-from masked_oracle import masked_forward
-from torch import nn
-from torch.func import functional_call
 
 NAMES = tuple(ENCODERS)
 

@@ -56,42 +56,53 @@ class Section(BaseModel):
 class Data(Section):
     """Where images come from and how they are split."""
 
-    labels: str = Field("digits", description="labelled images: folder, IDX file or dataset name")
+    labels: str = Field(
+        default="digits", description="labelled images: folder, IDX file or dataset name"
+    )
     unlabeled: str | None = Field(
-        None, description="images to pretrain on; default: the training split of `labels`"
+        default=None, description="images to pretrain on; default: the training split of `labels`"
     )
     test: str | None = Field(
-        None, description="test images; default: a split of `labels`, used once, for the figures"
+        default=None,
+        description="test images; default: a split of `labels`, used once, for the figures",
     )
-    validation_share: Share = Field(0.15, description="share of `labels` that choices are made on")
-    test_share: Share = Field(0.25, description="share of `labels` for testing, unless `test`")
-    imgsz: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="input side in pixels")
+    validation_share: Share = Field(
+        default=0.15, description="share of `labels` that choices are made on"
+    )
+    test_share: Share = Field(
+        default=0.25, description="share of `labels` for testing, unless `test`"
+    )
+    imgsz: Annotated[int, Field(ge=8, le=1024)] = Field(
+        default=32, description="input side in pixels"
+    )
 
 
 class Encoder(Section):
     """The network."""
 
-    name: str = Field("mobilenet_v1_short", description="see: edgessl list encoders")
-    width: WidthText = Field("1.5x-1x", description="host and slim width, or one width")
+    name: str = Field(default="mobilenet_v1_short", description="see: edgessl list encoders")
+    width: WidthText = Field(default="1.5x-1x", description="host and slim width, or one width")
     stem: Literal["stock", "small"] = Field(
-        "stock", description="small: stride 1 in the stem, for images up to 64 px"
+        default="stock", description="small: stride 1 in the stem, for images up to 64 px"
     )
 
 
 class Views(Section):
     """Random views for pretraining: a preset, and what differs from it."""
 
-    preset: str = Field("cifar_asym", description="byol_asym, cifar_asym or moco_v2")
-    crop_scale: tuple[float, float] | None = Field(None, description="area of the crop, 0..1")
+    preset: str = Field(default="cifar_asym", description="byol_asym, cifar_asym or moco_v2")
+    crop_scale: tuple[float, float] | None = Field(
+        default=None, description="area of the crop, 0..1"
+    )
     flip: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="probability; 0 where left and right differ in meaning"
+        default=None, description="probability; 0 where left and right differ in meaning"
     )
 
 
 class Pretrain(Section):
     """Self-supervised pretraining."""
 
-    method: str = Field("sacl-xd", description="see: edgessl list methods")
+    method: str = Field(default="sacl-xd", description="see: edgessl list methods")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the method")
     views: Views = Views()
     epochs: Positive = 100
@@ -101,10 +112,10 @@ class Pretrain(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup: Share = 0.05
     recalibrate_batches: Annotated[int, Field(ge=1)] = Field(
-        100, description="batches for re-estimating BatchNorm statistics at the end"
+        default=100, description="batches for re-estimating BatchNorm statistics at the end"
     )
     max_seconds: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="time budget; epochs are cut once, before the first step"
+        default=None, description="time budget; epochs are cut once, before the first step"
     )
     save_every_s: Annotated[float, Field(gt=0)] = 30.0
 
@@ -119,25 +130,26 @@ class Evaluate(Section):
 class Labels(Section):
     """How many labels are used, and how often they are drawn."""
 
-    per_class: Positive | None = Field(10, description="labels per class; null: all")
-    draws: Positive = Field(3, description="independent draws of the labels")
+    per_class: Positive | None = Field(default=10, description="labels per class; null: all")
+    draws: Positive = Field(default=3, description="independent draws of the labels")
 
 
 class Finetune(Section):
     """Fine-tuning the slim net, and the same from scratch."""
 
-    scratch: bool = Field(True, description="also train from random weights, equal budget")
+    scratch: bool = Field(default=True, description="also train from random weights, equal budget")
     epochs: Positive = 50
     batch: Annotated[int, Field(ge=2)] = 32
     optimizer: Literal["adamw", "lars", "sgd"] = "adamw"
     learning_rates: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
-        (1e-3, 3e-3), description="the best on validation (first draw) is used for all draws"
+        default=(1e-3, 3e-3),
+        description="the best on validation (first draw) is used for all draws",
     )
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     crop_scale: tuple[float, float] = (0.6, 1.0)
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_seconds: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="time budget of the stage; epochs are cut before the first run"
+        default=None, description="time budget of the stage; epochs are cut before the first run"
     )
 
 
@@ -146,8 +158,8 @@ class Export(Section):
 
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("onnx", "openvino", "tflite")
     quantize: Literal["none"] = "none"
-    timeout_s: Annotated[float, Field(gt=0)] = Field(600.0, description="per converter")
-    memory_mb: Positive | None = Field(None, description="per converter")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(default=600.0, description="per converter")
+    memory_mb: Positive | None = Field(default=None, description="per converter")
 
 
 class Bench(Section):
@@ -156,7 +168,9 @@ class Bench(Section):
     device: str = "local"
     preset: Literal["quick", "standard", "sustained"] = "quick"
     threads: Positive = 1
-    allow_unstable: bool = Field(False, description="exit 0 also when a verdict is not VALID")
+    allow_unstable: bool = Field(
+        default=False, description="exit 0 also when a verdict is not VALID"
+    )
 
 
 class Recipe(Section):

@@ -75,4 +75,4 @@ def pixels(images_NHWC: NDArray[np.uint8]) -> Matrix:
     x = images_NHWC
     if (x[..., 0] == x[..., 1]).all() and (x[..., 0] == x[..., 2]).all():
         x = x[..., :1]
-    return x.reshape(len(x), -1).astype(np.float32) / 255
+    return x.reshape(len(x), -1).astype(np.float32) / np.float32(255)

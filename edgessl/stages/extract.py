@@ -24,7 +24,7 @@ from edgessl.stages.rows import accuracy_row
 
 PROBED = 256  # images the equivalence is checked on
 
-SNIPPET = '''"""Load this net into the stock class: torch, torchvision and safetensors, no edgessl."""
+SNIPPET = '''"""Load this net into the stock class: needs torch, torchvision and safetensors."""
 
 from pathlib import Path
 

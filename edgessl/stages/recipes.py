@@ -60,8 +60,10 @@ def _unknown_names(values: Mapping[str, Any]) -> list[str]:
 
     problems = []
     tables: tuple[tuple[str, str, Table], ...] = (
-        ("pretrain", "method", METHODS), ("encoder", "name", ENCODERS), ("bench", "device", DEVICES),
-    )  # fmt: skip
+        ("pretrain", "method", METHODS),
+        ("encoder", "name", ENCODERS),
+        ("bench", "device", DEVICES),
+    )
     for section, key, table in tables:
         problems += _unknown(table.kind, f"{section}.{key}", _at(values, section, key), table)
     targets = _at(values, "export", "targets")

@@ -9,7 +9,8 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 # the quickstart, cut to seconds; no time budget, so that two runs take the same steps
 TINY = {
     "pretrain.epochs": "2", "pretrain.max_seconds": "null", "pretrain.save_every_s": "0.2",
-    "pretrain.options": "{projector: [32, 32], lam: 0.01}", "encoder.width": "0.5x-0.25x", "pretrain.batch": "128",
+    "pretrain.options": "{projector: [32, 32], lam: 0.01}", "encoder.width": "0.5x-0.25x",
+    "pretrain.batch": "128",
     "labels.draws": "3", "finetune.epochs": "2", "finetune.max_seconds": "null",
     "finetune.learning_rates": "[0.003]",
 }  # fmt: skip
