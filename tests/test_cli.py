@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from edgessl.cli.main import main
 from command_line import TINY, edgessl, settings, start
 
 TRAIN = settings({"pretrain.epochs": 1, "pretrain.options": "{projector: [16, 16]}"})
@@ -63,13 +64,20 @@ def one_message(err, *parts):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_bad_input_gets_one_message_and_its_code(tmp_path, arguments, code, parts):
+def test_bad_input_gets_one_message_and_its_code(
+    tmp_path, monkeypatch, capsys, arguments, code, parts
+):
+    """In this process, as torch is imported once; a traceback would be an exception here."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "typo.yaml").write_text("pretrain:\n  epoks: 3\nencodr:\n  name: x\n")
     (tmp_path / "broken.yaml").write_text("pretrain:\n  epochs: [1\n")
     (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb()))
     (tmp_path / "text.pt").write_text("no tensors in here")
-    out, err = edgessl(*arguments, cwd=tmp_path, expect=code)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as leave:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert leave.value.code == code, err
     one_message(err, *parts)
     assert out == ""
     assert not (tmp_path / "EXECUTED").exists()

@@ -13,7 +13,7 @@ from edgessl import __version__
 from edgessl.cli import options as o
 
 if TYPE_CHECKING:
-    from edgessl.stages.commands import Outcome
+    from edgessl.api import Outcome
 
 app = typer.Typer(
     name="edgessl",
@@ -94,9 +94,9 @@ def run(
 
     edgessl run my.yaml --out runs/long --resume
     """
-    from edgessl.stages import commands
+    from edgessl import api
 
-    outcome = commands.run(
+    outcome = api.run(
         recipe, settings=o.settings(set_, {"seed": seed}), out=out, resume=resume, start=start,
         until=until, reporter=o.reporter(quiet, verbose, as_json),
     )  # fmt: skip
@@ -136,7 +136,7 @@ def pretrain(
     """
     from edgessl.encoders import ENCODERS
     from edgessl.methods import METHODS
-    from edgessl.stages import commands
+    from edgessl import api
 
     values = {
         "data.unlabeled": unlabeled, "data.labels": labels, "data.test": test,
@@ -144,7 +144,7 @@ def pretrain(
         "encoder.name": o.known(ENCODERS, encoder), "encoder.width": width,
         "pretrain.epochs": epochs, "pretrain.batch": batch, "seed": seed,
     }  # fmt: skip
-    outcome = commands.pretrain(
+    outcome = api.pretrain(
         settings=o.settings(set_, values), out=out, resume=resume,
         reporter=o.reporter(quiet, verbose, as_json),
     )  # fmt: skip
@@ -176,13 +176,13 @@ def evaluate(
 
     edgessl evaluate runs/pretrain --protocol knn --labels labelled
     """
-    from edgessl.stages import commands
+    from edgessl import api
 
     values = {
         "data.labels": labels, "data.test": test, "evaluate.protocols": protocol,
         "labels.per_class": labels_per_class, "labels.draws": draws, "seed": seed,
     }  # fmt: skip
-    outcome = commands.evaluate(
+    outcome = api.evaluate(
         checkpoint, settings=o.settings(set_, values), out=out, resume=resume,
         reporter=o.reporter(quiet, verbose, as_json),
     )  # fmt: skip
@@ -219,7 +219,7 @@ def finetune(
     edgessl finetune --scratch --encoder mobilenet_v3_small --width 1x --labels labelled
     """
     from edgessl.encoders import ENCODERS
-    from edgessl.stages import commands
+    from edgessl import api
 
     values = {
         "data.labels": labels, "data.test": test, "data.imgsz": imgsz,
@@ -227,7 +227,7 @@ def finetune(
         "encoder.name": o.known(ENCODERS, encoder), "encoder.width": width,
         "finetune.epochs": epochs, "seed": seed,
     }  # fmt: skip
-    outcome = commands.finetune(
+    outcome = api.finetune(
         checkpoint, scratch=scratch, settings=o.settings(set_, values), out=out, resume=resume,
         reporter=o.reporter(quiet, verbose, as_json),
     )  # fmt: skip
@@ -254,9 +254,9 @@ def extract(
 
     edgessl extract runs/quickstart/pretrain --width 1x
     """
-    from edgessl.stages import commands
+    from edgessl import api
 
-    outcome = commands.extract(
+    outcome = api.extract(
         checkpoint, width=width, settings=o.settings(set_, {}), out=out, resume=resume,
         reporter=o.reporter(quiet, verbose, as_json),
     )  # fmt: skip
@@ -291,7 +291,7 @@ def export(
     edgessl export runs/quickstart/extract/0.5x --target onnx --target openvino
     """
     from edgessl.exporters import EXPORTERS
-    from edgessl.stages import commands
+    from edgessl import api
 
     targets = (target or []) + (format_ or [])
     for name in targets:
@@ -299,7 +299,7 @@ def export(
     values = {
         "export.targets": targets or None, "export.quantize": quantize, "data.test": test,
     }  # fmt: skip
-    outcome = commands.export(
+    outcome = api.export(
         model, settings=o.settings(set_, values), out=out, resume=resume,
         reporter=o.reporter(quiet, verbose, as_json),
     )  # fmt: skip
@@ -338,14 +338,14 @@ def bench(
     edgessl bench runs/quickstart/export/0.5x-onnx-none --preset standard --threads 2
     """
     from edgessl.devices import DEVICES
-    from edgessl.stages import commands
+    from edgessl import api
 
     values = {
         "bench.device": o.known(DEVICES, device), "bench.preset": preset,
         "bench.threads": threads, "bench.allow_unstable": allow_unstable or None,
         "data.test": test,
     }  # fmt: skip
-    outcome = commands.bench(
+    outcome = api.bench(
         artifacts or (), settings=o.settings(set_, values), out=out, resume=resume,
         reporter=o.reporter(quiet, verbose, as_json),
     )  # fmt: skip
@@ -370,6 +370,6 @@ def report(
 
     edgessl report runs/pretrain runs/finetune --out report.html
     """
-    from edgessl.stages import commands
+    from edgessl import api
 
-    finish(commands.report(runs or (), out=out), as_json, quiet)
+    finish(api.report(runs or (), out=out), as_json, quiet)
