@@ -48,7 +48,6 @@ RUNTIMES = {
     "openvino": Runtime("CPU", "f32", "openvino", "openvino"),
     "litert": Runtime("XNNPACK", None, "ai-edge-litert", "tflite"),
 }
-RUNTIME_OF_FORMAT = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "litert"}
 
 
 @dataclass(frozen=True, slots=True)

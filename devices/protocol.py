@@ -93,7 +93,10 @@ def expected_seconds(preset: Preset) -> float:
 
 
 class Judgement(NamedTuple):
-    """Verdicts, worst first; a reason for each that is not VALID; conditions of the run."""
+    """Verdicts, worst first; reasons for each that is not VALID; conditions of the run.
+
+    A reason begins with its verdict and a colon, as several verdicts can hold at once.
+    """
 
     verdicts: tuple[Verdict, ...]
     reasons: tuple[str, ...]

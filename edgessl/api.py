@@ -7,7 +7,6 @@ a new run folder and returns an :class:`Outcome`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import Any
 
 from edgessl.core import files
 from edgessl.core.console import Reporter
-from edgessl.core.errors import EdgeSSLError, UsageProblem
-from edgessl.core.ledger import Ledger, LedgerRow
-from edgessl.core.recipe import Recipe, dump_yaml, override, read_recipe_values
+from edgessl.core.errors import EdgeSSLError, Interrupted, UsageProblem
+from edgessl.core.ledger import LedgerRow
 from edgessl.core.runs import RunFolder, resolve, run_of
+from edgessl.stages.opening import DEFAULTS_FILE, export_folders, lineage, open_run, start_run
 from edgessl.stages.recipes import recipe_values, validated
 
-DEFAULTS_FILE = Path("edgessl.yaml")
 Settings = Mapping[str, Any]
 
 
@@ -70,6 +68,7 @@ def run(
         Interrupted: Stopped; state was saved.
     """
     from edgessl.stages.chain import run_chain, selected
+    from edgessl.stages.roles import check_sources
 
     stages = selected(start, until)
     if recipe is None and not DEFAULTS_FILE.is_file():
@@ -78,8 +77,9 @@ def run(
             hint="try the shipped one: edgessl run quickstart",
         )
     loaded = validated(recipe_values(recipe if recipe is not None else DEFAULTS_FILE), settings)
+    check_sources(loaded)
     folder = RunFolder.create(out, loaded.name, resume=resume or start is not None)
-    context = _context(loaded, folder, reporter)
+    context = start_run(loaded, folder, reporter)
     errors = run_chain(context, stages)
     rows = [row for row in context.ledger.rows if row.draw is None or row.stage != "finetune"]
     report = folder.path / "report.html"
@@ -89,7 +89,10 @@ def run(
         "rows": [row.model_dump(mode="json") for row in rows],
         "errors": [error.as_dict() for error in errors],
     }
-    return Outcome("run", folder.path, result, f"open {report}", tuple(errors))
+    after = f"edgessl run --resume --out {folder.path}"
+    if "report" in stages and report.is_file():
+        after = f"open {report} in a browser"
+    return Outcome("run", folder.path, result, after, tuple(errors))
 
 
 def pretrain(
@@ -109,7 +112,7 @@ def pretrain(
     """
     from edgessl.stages.pretrain import pretrain as stage
 
-    context = _open("pretrain", None, settings, out, resume, reporter)
+    context = open_run("pretrain", None, settings, out, resume, reporter)
     folder = stage(context)
     return Outcome(
         "pretrain", context.run.path, {"checkpoint": str(folder)}, "edgessl evaluate last"
@@ -128,8 +131,8 @@ def evaluate(
     from edgessl.stages.evaluate import evaluate as stage
     from edgessl.stages.networks import artifact_folder
 
-    source = artifact_folder(resolve(checkpoint), "pretrain", "finetune")
-    context = _open("evaluate", source, settings, out, resume, reporter)
+    source = artifact_folder(resolve(checkpoint, ["pretrain", "finetune"]), "pretrain", "finetune")
+    context = open_run("evaluate", source, settings, out, resume, reporter)
     rows = stage(context, source)
     return Outcome("evaluate", context.run.path, _rows(rows), f"edgessl finetune {source}")
 
@@ -154,10 +157,13 @@ def finetune(
         reporter: Speaks to the user.
     """
     from edgessl.stages.finetune import run_finetune
-    from edgessl.stages.networks import artifact_folder
+    from edgessl.stages.networks import artifact_folder, check_encoder
 
-    source = None if scratch else artifact_folder(resolve(checkpoint), "pretrain")
-    context = _open("finetune", source, settings, out, resume, reporter)
+    source = None if scratch else artifact_folder(resolve(checkpoint, ["pretrain"]), "pretrain")
+    settings = dict(settings or {})
+    if source is not None:
+        settings |= check_encoder(source, settings)
+    context = open_run("finetune", source, settings, out, resume, reporter)
     folder = run_finetune(context, source)
     rows = context.ledger.find(stage="finetune")
     result = {"model": str(folder)} | _rows(rows)
@@ -188,11 +194,11 @@ def extract(
         GateFailed: The extracted net differs from the slim pass.
     """
     from edgessl.stages.extract import run_extract
-    from edgessl.stages.networks import artifact_folder, check_width
+    from edgessl.stages.networks import artifact_folder, check_encoder
 
-    source = artifact_folder(resolve(checkpoint), "finetune", "pretrain")
-    check_width(source, width)
-    context = _open("extract", source, settings, out, resume, reporter)
+    source = artifact_folder(resolve(checkpoint, ["finetune", "pretrain"]), "finetune", "pretrain")
+    encoder = check_encoder(source, {"encoder.width": width})
+    context = open_run("extract", source, {**(settings or {}), **encoder}, out, resume, reporter)
     folder = run_extract(context, source)
     proof = files.read_json(folder / "equivalence.json", "equivalence")
     result = {"model": str(folder), "equivalence": proof}
@@ -214,8 +220,8 @@ def export(
     from edgessl.stages.export import Source, run_export
     from edgessl.stages.networks import artifact_folder
 
-    place = artifact_folder(resolve(model), "extract/*")
-    context = _open("export", place, settings, out, resume, reporter)
+    place = artifact_folder(resolve(model, ["extract/*"]), "extract/*")
+    context = open_run("export", place, settings, out, resume, reporter)
     source = Source.load(context, place)
     written, errors = {}, []
     for target in context.recipe.export.targets:
@@ -225,9 +231,9 @@ def export(
                 "folder": str(folder),
                 "parity": files.read_json(folder / "parity.json", "parity"),
             }
+        except Interrupted:
+            raise
         except EdgeSSLError as error:
-            if error.exit_code == 130 or len(context.recipe.export.targets) == 1:
-                raise
             errors.append(error)
             context.reporter.warn(f"{target}: {error.message}")
     next_command = "edgessl bench last"
@@ -251,16 +257,19 @@ def bench(
         resume: Continue in that folder; finished benches are kept.
         reporter: Speaks to the user.
 
-    Raises:
-        MeasurementNotValid: A verdict is not VALID and that is not allowed.
+    Returns:
+        All results; ``errors`` holds what could not be measured, and a MeasurementNotValid when
+        a verdict is not VALID and that is not allowed.
     """
-    from edgessl.stages.bench import run_bench
+    from edgessl.stages.bench import find_source, run_bench
 
-    folders = _exports(artifacts)
-    context = _open("bench", folders[0], settings, out, resume, reporter)
-    results = run_bench(context, None, folders)
+    folders = export_folders(artifacts)
+    context = open_run("bench", folders[0], settings, out, resume, reporter)
+    runs = lineage(found) if (found := run_of(folders[0])) else []
+    results, errors = run_bench(context, find_source(context, folders[0], runs), folders)
     figures = [r.model_dump(mode="json", by_alias=True) for r in results]
-    return Outcome("bench", context.run.path, {"results": figures}, "edgessl report last")
+    result = {"results": figures}
+    return Outcome("bench", context.run.path, result, "edgessl report last", tuple(errors))
 
 
 def report(runs: Sequence[str | Path] = (), *, out: Path | None = None) -> Outcome:
@@ -273,70 +282,11 @@ def report(runs: Sequence[str | Path] = (), *, out: Path | None = None) -> Outco
     from edgessl.report.html import write_report
     from edgessl.report.model_card import write_model_card
 
-    folders = [_run_folder(r) for r in runs] or _lineage(resolve(None))
+    folders = [_run_folder(r) for r in runs] or lineage(resolve(None))
     path = write_report(folders, out or folders[-1] / "report.html")
     card = write_model_card(folders[-1], path.with_name("MODEL_CARD.md"))
     result = {"report": str(path), "model_card": str(card)}
-    return Outcome("report", folders[-1], result, f"open {path}")
-
-
-def _open(
-    command: str,
-    source: Path | None,
-    settings: Settings | None,
-    out: Path | None,
-    resume: bool,
-    reporter: Reporter | None,
-) -> Any:
-    """Make the run of a lone command: its recipe, and what it inherits from its input's run."""
-    reporter = reporter or Reporter()
-    before = run_of(source) if source else None
-    values: dict[str, Any] = {}
-    filled = []
-    if before is not None and (before / "recipe.yaml").is_file():
-        values = read_recipe_values(before / "recipe.yaml")
-        filled.append(f"recipe of {before}")
-    if DEFAULTS_FILE.is_file():
-        values = _overlaid(values, read_recipe_values(DEFAULTS_FILE))
-        filled.append(str(DEFAULTS_FILE))
-    if source is not None:
-        reporter.say(f"{command}: {source}")
-    reporter.say(f"options not given: {', then '.join(reversed(filled)) or 'the defaults'}")
-    recipe = validated(override(values, {"name": command}), settings)
-    folder = RunFolder.create(out, command, resume=resume)
-    same_data = before is not None and recipe.data == _data_of(before)
-    if before is not None and before.resolve() != folder.path.resolve():
-        Ledger.open(folder.path).put(Ledger.open(before).rows)
-        if same_data and (before / "splits.json").is_file():
-            files.write_bytes(folder.path / "splits.json", (before / "splits.json").read_bytes())
-        folder.remember_source(before)
-    return _context(recipe, folder, reporter)
-
-
-def _context(recipe: Recipe, folder: RunFolder, reporter: Reporter | None) -> Any:
-    from edgessl.stages.context import Context
-
-    files.write_text(folder.path / "recipe.yaml", dump_yaml(recipe))
-    reporter = reporter or Reporter()
-    reporter.log = folder.path / "log.txt"
-    folder.begin(["edgessl", *sys.argv[1:]])
-    reporter.say(f"run folder: {folder.path}")
-    return Context(recipe, folder, reporter)
-
-
-def _data_of(run_folder: Path) -> Any:
-    return validated(read_recipe_values(run_folder / "recipe.yaml")).data
-
-
-def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        inside = merged.get(key)
-        if isinstance(inside, Mapping) and isinstance(value, Mapping):
-            merged[key] = {**inside, **value}
-        else:
-            merged[key] = value
-    return merged
+    return Outcome("report", folders[-1], result, f"open {path} in a browser")
 
 
 def _rows(rows: Sequence[LedgerRow]) -> dict[str, Any]:
@@ -347,29 +297,3 @@ def _run_folder(what: str | Path) -> Path:
     path = resolve(what)
     found = run_of(path)
     return found if found is not None else path
-
-
-def _lineage(run_folder: Path) -> list[Path]:
-    """Return the runs that the inputs of ``run_folder`` came from, oldest first, and itself."""
-    chain = [run_folder]
-    while (source := RunFolder(chain[0]).facts.get("source")) and Path(source).is_dir():
-        if Path(source) in chain:
-            break
-        chain.insert(0, Path(source))
-    return chain
-
-
-def _exports(artifacts: Sequence[str | Path]) -> list[Path]:
-    folders: list[Path] = []
-    for path in [resolve(a) for a in artifacts] or [resolve(None)]:
-        folder = path if path.is_dir() else path.parent
-        if (folder / "artifact.json").is_file():
-            folders.append(folder)
-            continue
-        found = sorted(p.parent for p in folder.glob("export/*/artifact.json"))
-        if not found:
-            raise UsageProblem(
-                f"{path} holds no exported artifact", hint="export one first: edgessl export"
-            )
-        folders += found
-    return folders

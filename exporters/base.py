@@ -31,11 +31,13 @@ class Exporter(Protocol):
         format: Name of the format, as in ``Artifact.format``.
         layout: Layout of the input that the written file takes.
         main_file: The file a runtime opens.
+        needs: Packages that writing and running import.
     """
 
     format: str
     layout: Literal["NCHW", "NHWC"]
     main_file: str
+    needs: tuple[str, ...]
 
     def write(self, module: torch.nn.Module, spec: InputSpec, folder: Path) -> list[str]:
         """Write ``module`` into ``folder`` and return the file names, the main one first.

@@ -33,6 +33,7 @@ class OnnxExporter:
     format = "onnx"
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     main_file = "model.onnx"
+    needs = ("torch", "onnx", "onnxscript", "onnxruntime")
 
     def write(self, module: torch.nn.Module, spec: InputSpec, folder: Path) -> list[str]:
         """Write ``module`` as ``model.onnx`` with weights inside and no private metadata."""

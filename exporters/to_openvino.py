@@ -33,6 +33,7 @@ class OpenvinoExporter:
     format = "openvino"
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     main_file = "model.xml"
+    needs = ("torch", "openvino")
     weights_file = "model.bin"
 
     def write(self, module: torch.nn.Module, spec: InputSpec, folder: Path) -> list[str]:

@@ -37,6 +37,7 @@ class TfliteExporter:
     format = "tflite"
     layout: Literal["NCHW", "NHWC"] = "NHWC"
     main_file = "model.tflite"
+    needs = ("torch", "litert_torch", "ai_edge_litert")
 
     def write(self, module: torch.nn.Module, spec: InputSpec, folder: Path) -> list[str]:
         """Write ``module`` as ``model.tflite`` taking (1, height, width, 3).

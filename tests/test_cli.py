@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from edgessl.cli.main import main
 from command_line import TINY, edgessl, settings, start
+
+from edgessl.cli.main import main
 
 TRAIN = settings({"pretrain.epochs": 1, "pretrain.options": "{projector: [16, 16]}"})
 SMALL = ("--encoder", "mobilenet_v1_short", "--width", "0.25x", "--imgsz", "16")

@@ -32,13 +32,16 @@ def photos(tmp_path_factory):
 
 
 def context(tmp_path, **data):
-    recipe = validated({"data": {"imgsz": SIDE, **{k: str(v) for k, v in data.items()}}})
+    recipe = validated(
+        {"data": {"imgsz": SIDE} | {k: v if k == "imgsz" else str(v) for k, v in data.items()}}
+    )
     return Context(recipe, RunFolder.create(tmp_path / "run", "t"), Reporter(quiet=True))
 
 
 def test_pretraining_sees_the_training_split_at_storage_size(tmp_path, photos):
     made = context(tmp_path, labels=photos)
-    stored, sha = made.unlabeled
+    pool = made.images.pool
+    stored = pool.images
     splits = made.splits
     side = made.spec.resize
     assert side == 110
@@ -46,7 +49,7 @@ def test_pretraining_sees_the_training_split_at_storage_size(tmp_path, photos):
     edge = (side - SIDE) // 2
     crops = {bytes(image[edge : edge + SIDE, edge : edge + SIDE].tobytes()) for image in stored}
     assert crops == {image.tobytes() for image in splits.train.images}
-    assert len(sha) == 64
+    assert set(pool.source_sha256) == set(splits.train.source_sha256)
 
 
 def test_the_stored_assignment_is_used_again(tmp_path, photos):
@@ -92,8 +95,8 @@ def test_a_test_image_among_the_unlabeled_is_an_error(tmp_path, photos):
     mixed.mkdir()
     for path in photos.rglob("*.png"):
         shutil.copy(path, mixed / f"{path.parent.name}-{path.name}")
-    with pytest.raises(DataInvalid, match="validation and test images"):
-        context(tmp_path, labels=photos, unlabeled=mixed).unlabeled  # noqa: B018
+    with pytest.raises(DataInvalid, match=r"the (validation|test) images"):
+        context(tmp_path, labels=photos, unlabeled=mixed).images.pool  # noqa: B018
 
 
 def test_unlabeled_images_of_their_own_are_used_whole(tmp_path, photos):
@@ -102,5 +105,21 @@ def test_unlabeled_images_of_their_own_are_used_whole(tmp_path, photos):
     with Image.open(photos / "china/0.png") as image:
         for i in range(5):
             image.crop((7 * i, 0, 150 + 7 * i, 190)).save(own / f"{i}.jpg", quality=95)
-    stored, _ = context(tmp_path, labels=photos, unlabeled=own).unlabeled
-    assert stored.shape == (5, 110, 110, 3)
+    made = context(tmp_path, labels=photos, unlabeled=own)
+    assert made.images.pool.images.shape == (5, 110, 110, 3)
+
+
+def test_the_assignment_does_not_depend_on_the_size(tmp_path, photos):
+    small = context(tmp_path / "a", labels=photos, imgsz=32).splits
+    large = context(tmp_path / "b", labels=photos, imgsz=160).splits
+    assert set(small.train.source_sha256) == set(large.train.source_sha256)
+    assert set(small.test.source_sha256) == set(large.test.source_sha256)
+
+
+def test_unlabeled_images_alone_need_no_labels_and_give_their_own_proof(tmp_path, photos):
+    made = context(tmp_path, unlabeled=photos)
+    assert not made.images.has_labels
+    assert made.images.proof.images.shape == (24, SIDE, SIDE, 3)
+    assert set(made.images.proof.labels.tolist()) == {-1}
+    with pytest.raises(DataInvalid, match="labelled images are needed"):
+        made.splits  # noqa: B018

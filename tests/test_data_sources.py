@@ -14,6 +14,7 @@ from PIL import Image
 
 from edgessl.core.artifact import InputSpec
 from edgessl.core.errors import DataInvalid, MissingExtra
+from edgessl.core.images import image_sha256
 from edgessl.data import decode
 from edgessl.data.decode import fit, prepare, prepare_storage, read_image
 from edgessl.data.image_set import ImageSet, ImageUnreadable
@@ -285,7 +286,8 @@ def test_order_does_not_depend_on_threads_and_large_sets_go_to_a_file(tmp_path, 
     monkeypatch.setattr(decode, "MEMORY_LIMIT_BYTES", 100)
     large = prepare_storage(images, 10, order, cache=tmp_path / "cache")
     assert isinstance(large.images, np.memmap)
-    assert large.sha256 == small.sha256
+    assert (large.sha256, large.source_sha256) == (small.sha256, small.source_sha256)
+    assert small.source_sha256 == tuple(image_sha256(pool[i]) for i in small.kept)
     np.testing.assert_array_equal(large.images, small.images)
     assert list((tmp_path / "cache").iterdir()) == []
 

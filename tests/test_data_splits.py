@@ -10,6 +10,7 @@ import pytest
 from edgessl.core.artifact import InputSpec
 from edgessl.core.errors import DataInvalid, FileInvalid
 from edgessl.data.decode import Prepared, prepare
+from edgessl.data.image_set import ImageSet, Skipped
 from edgessl.data.splits import Splits, check_leaks, draw_labels, load_splits, make_splits
 
 
@@ -20,7 +21,8 @@ def images(shas: list[str], labels: list[int], classes: int) -> Prepared:
         labels=np.array(labels, np.int64),
         class_names=tuple(f"class {c}" for c in range(classes)),
         items=tuple(f"{i}.png" for i in range(n)),
-        sha256=tuple(shas),
+        sha256=("resized to one grey",) * n,  # no part in who goes where
+        source_sha256=tuple(shas),
         kept=np.arange(n),
         skipped=(),
     )
@@ -38,7 +40,7 @@ def assignment(splits: Splits) -> dict[str, str]:
 def test_shares_hold_in_every_class():
     data = distinct(100)
     splits = make_splits(data, seed=0, val=0.15, test=60)
-    rows = splits.indices(data.sha256)
+    rows = splits.indices(data.source_sha256)
     assert {name: len(r) for name, r in rows.items()} == {"train": 195, "val": 45, "test": 60}
     assert np.bincount(data.labels[rows["val"]]).tolist() == [15, 15, 15]
     assert np.bincount(data.labels[rows["test"]]).tolist() == [20, 20, 20]
@@ -49,7 +51,7 @@ def test_shares_hold_in_every_class():
 def test_unequal_classes_keep_their_mix_and_none_is_left_out():
     labels = [0] * 200 + [1] * 50 + [2] * 3
     data = images([f"s{i}" for i in range(253)], labels, 3)
-    rows = make_splits(data, seed=1, val=0.1, test=0.2).indices(data.sha256)
+    rows = make_splits(data, seed=1, val=0.1, test=0.2).indices(data.source_sha256)
     counts = {name: np.bincount(data.labels[r], minlength=3).tolist() for name, r in rows.items()}
     assert counts["val"] == [20, 5, 1]
     assert counts["test"] == [40, 10, 1]
@@ -76,7 +78,7 @@ def test_exact_copies_stay_together():
 
 def test_big_groups_leave_an_image_for_every_split():
     data = images(["a"] * 3 + ["b"] * 3 + ["c"], [0] * 7, 1)
-    rows = make_splits(data, seed=0, val=0.15, test=0.15).indices(data.sha256)
+    rows = make_splits(data, seed=0, val=0.15, test=0.15).indices(data.source_sha256)
     assert all(len(r) for r in rows.values())
 
 
@@ -84,11 +86,41 @@ def test_content_and_seed_decide_not_order_or_names():
     data = distinct(40)
     first = make_splits(data, seed=7)
     order = np.random.default_rng(0).permutation(120)
-    shuffled = images([data.sha256[i] for i in order], [int(data.labels[i]) for i in order], 3)
+    shuffled = images(
+        [data.source_sha256[i] for i in order], [int(data.labels[i]) for i in order], 3
+    )
     again = make_splits(shuffled, seed=7)
     assert assignment(first) == assignment(again)
     assert first.data_sha256 == again.data_sha256
     assert assignment(first) != assignment(make_splits(data, seed=8))
+
+
+def test_the_size_of_the_net_input_decides_nothing():
+    """Another image size must not make another split: test images would have been trained on."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (60, 24, 20, 3), dtype=np.uint8)
+    pixels[31] = pixels[1]  # an exact copy
+    pixels[2] = pixels[32] = 7
+    pixels[32, 0, 0] = 8  # cropped away below: two images, one of prepared pixels
+    source = ImageSet(
+        "pool", tuple(f"#{i}" for i in range(60)), pixels.__getitem__,
+        np.arange(60) % 3, ("a", "b", "c"),
+    )  # fmt: skip
+    small, large, some = (
+        prepare(source, rows, InputSpec(height=side, width=side, resize=side))
+        for rows, side in ((None, 8), (None, 20), (range(5, 40), 12))
+    )
+    assert small.source_sha256 == large.source_sha256 == (
+        *small.source_sha256[:5], *some.source_sha256, *small.source_sha256[40:]
+    )  # fmt: skip
+    assert small.sha256 != large.sha256
+    assert large.sha256[2] == large.sha256[32]
+    assert len(set(large.source_sha256)) == 59
+    splits = make_splits(small, seed=0)
+    assert splits == make_splits(large, seed=0)
+    assert splits.duplicates == 1
+    with pytest.raises(DataInvalid, match="'#31'"):
+        check_leaks(small.source_sha256[:3], large.source_sha256[30:], "x", "y", large.items[30:])
 
 
 def test_too_few_images_are_named_with_counts():
@@ -104,12 +136,21 @@ def test_too_few_images_are_named_with_counts():
 def test_splits_survive_the_file_and_notice_changed_data(tmp_path):
     data, path = distinct(10), tmp_path / "splits.json"
     splits = make_splits(data, seed=3)
-    splits.save(path)
-    assert load_splits(path, data) == splits
-    assert json.loads(path.read_text())["kind"] == "splits"
+    splits.save(path, [Skipped("7/cut.jpg", "truncated")])
+    assert load_splits(path, data, seed=3, val=0.15, test=0.15) == splits
+    body = json.loads(path.read_text())
+    assert body["kind"] == "splits"
+    assert body["skipped"] == [{"item": "7/cut.jpg", "reason": "truncated"}]
+    assert {sha for part in body["splits"].values() for sha in part["sha256"]} == set(
+        data.source_sha256
+    )
+    with pytest.raises(
+        DataInvalid, match=r"with seed=3, test=0\.15; now asked for: seed=4, test=0"
+    ):
+        load_splits(path, data, seed=4, val=0.15, test=0.0)
     with pytest.raises(DataInvalid, match="1 new, 1 gone"):
-        load_splits(path, images(["new", *data.sha256[1:]], data.labels.tolist(), 3))
-    relabelled = images(list(data.sha256), [(c + 1) % 3 for c in data.labels.tolist()], 3)
+        load_splits(path, images(["new", *data.source_sha256[1:]], data.labels.tolist(), 3))
+    relabelled = images(list(data.source_sha256), [(c + 1) % 3 for c in data.labels.tolist()], 3)
     with pytest.raises(DataInvalid, match="labels differ"):
         load_splits(path, relabelled)
     path.write_text('{"kind": "splits", "schema": 1, "splits": {}}')
@@ -139,6 +180,8 @@ def test_draws_are_stratified_nested_and_differ():
     with pytest.raises(DataInvalid, match="class 1: 2") as caught:
         draw_labels(np.array([0, 0, 0, 1, 1]), 3, seed=0, draw=0)
     assert "1 to 2" in caught.value.hint
+    with pytest.raises(DataInvalid, match="'dog': 2"):
+        draw_labels(np.array([0, 0, 0, 1, 1]), 3, seed=0, draw=0, class_names=("cat", "dog"))
 
 
 def test_digits_split_without_leaks():
@@ -146,8 +189,8 @@ def test_digits_split_without_leaks():
     from edgessl.data.sources import open_source
 
     data = prepare(open_source("digits"), None, InputSpec(height=16, width=16, resize=16))
-    rows = make_splits(data, seed=0, val=0.15, test=0.25).indices(data.sha256)
-    part = {name: [data.sha256[i] for i in r] for name, r in rows.items()}
+    rows = make_splits(data, seed=0, val=0.15, test=0.25).indices(data.source_sha256)
+    part = {name: [data.source_sha256[i] for i in r] for name, r in rows.items()}
     check_leaks(part["train"], part["test"], "train", "test")
     check_leaks(part["val"], part["test"], "val", "test")
     for name, share in (("val", 0.15), ("test", 0.25)):

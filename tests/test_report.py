@@ -37,6 +37,12 @@ def share(right: float, n: int = N) -> dict[str, float | int | str]:
     return {"value": right, "n": n, "ci_low": low, "ci_high": high, "interval": "Wilson"}
 
 
+def begun(folder: Path) -> Path:
+    """Make a run folder in which nothing was done yet."""
+    files.write_json(folder / "run.json", "run", {})
+    return folder
+
+
 def training_rows(rng: random.Random) -> list[LedgerRow]:
     rows = []
     settings = [
@@ -279,9 +285,9 @@ def fake_run(folder: Path) -> Path:
             verdict="WRONG_ANSWERS" if wrong else "UNSTABLE" if target == "openvino" else "VALID",
             samples=6000 if target == "openvino" else 1200,
             top1=0.31 if wrong else top1,
-            reasons=(f"agreement 31 % with {HOSTILE}",)
+            reasons=(f"WRONG_ANSWERS: agreement 31 % with {HOSTILE}",)
             if wrong
-            else ("the last quarter is 21 % slower than the first",)
+            else ("UNSTABLE: the last quarter is 21 % slower than the first",)
             if target == "openvino"
             else (),
         )
@@ -458,7 +464,7 @@ def test_latency_of_wrong_answers_is_withheld(html: str, page: Page, run_folder:
 
 @pytest.mark.parametrize("timed", [True, False])
 def test_a_run_whose_only_bench_is_wrong_has_no_latency(tmp_path: Path, timed: bool) -> None:
-    run = tmp_path / "run"
+    run = begun(tmp_path / "run")
     made = artifact_in(run / "export" / "1x-tflite-none", "export", "tflite", 500)
     facts = {"device": "pi5", "runtime": "tflite", "target": "tflite", "median": 2.0}
     result = bench(run, made, verdict="WRONG_ANSWERS", top1=0.2, **facts)
@@ -477,6 +483,7 @@ def test_a_run_whose_only_bench_is_wrong_has_no_latency(tmp_path: Path, timed: b
 
 
 def test_percentiles_below_their_floor_are_a_dash_with_the_reason(tmp_path: Path) -> None:
+    begun(tmp_path / "run")
     made = artifact_in(tmp_path / "run" / "export" / "1x-onnx-none", "export", "onnx", 500)
     bench(
         tmp_path / "run",
@@ -525,7 +532,7 @@ def test_tables_and_plots_can_be_read_aloud(page: Page, html: str) -> None:
 
 
 def test_only_a_ledger_is_enough(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
+    begun(tmp_path / "run")
     Ledger(tmp_path / "run" / "ledger.json").put(training_rows(random.Random(3)))
     page = Page(write_report([tmp_path / "run"], tmp_path / "r.html").read_text())
     assert "Raw pixels, logistic regression" in page.text
@@ -533,28 +540,114 @@ def test_only_a_ledger_is_enough(tmp_path: Path) -> None:
     assert "Not recorded: there is no splits.json" in page.text
 
 
-def test_an_empty_run_says_so_and_an_absent_one_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    page = Page(write_report([tmp_path / "run"], tmp_path / "r.html").read_text())
+def test_an_empty_run_says_so(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    page = Page(write_report([run], tmp_path / "r.html").read_text())
     assert page.text.count("Not run") >= 5
-    assert "Not measured" in write_model_card(tmp_path / "run", tmp_path).read_text()
-    with pytest.raises(FileInvalid):
-        write_report([tmp_path / "absent"], tmp_path / "r.html")
+    assert "Not measured" in write_model_card(run, tmp_path).read_text()
     with pytest.raises(UsageProblem):
         write_report([], tmp_path / "r.html")
+
+
+@pytest.mark.parametrize(
+    ("make", "said", "hint"),
+    [
+        (lambda _: None, "does not exist", "runs/<name>"),
+        (lambda f: f.write_text("x"), "is a file", "runs/<name>"),
+        (lambda f: f.mkdir(), "it holds nothing", "runs/<name>"),
+        (lambda f: [files.write_text(f / n, "x") for n in "abcd"], "a, b, c and 1 more", "runs/"),
+        (lambda f: begun(f / "own"), "no run.json", "what/own"),
+        (lambda f: (begun(f.parent), f.mkdir()), "no run.json", "it lies in the run folder"),
+        (lambda f: files.write_json(f / "run.json", "ledger", {}), "holds 'ledger'", ""),
+        (lambda f: files.write_text(f / "run.json", "{"), "not readable JSON", ""),
+        (lambda f: files.write_text(begun(f) / "ledger.json", "<p>"), "not readable", "ledger"),
+        (
+            lambda f: files.write_json(begun(f) / "ledger.json", "ledger", {"rows": [{"id": 1}]}),
+            "malformed row",
+            "ledger",
+        ),
+    ],
+)
+def test_what_is_no_run_folder_is_refused_and_stays_as_it_was(
+    tmp_path: Path, make, said: str, hint: str
+) -> None:
+    what = tmp_path / "photos" / "what"
+    what.parent.mkdir()
+    make(what)
+    before = sorted(tmp_path.rglob("*"))
+    good = fake_run(tmp_path.parent / f"{tmp_path.name}-good")
+    for write in (
+        lambda: write_report([good, what], what / "report.html"),
+        lambda: write_model_card(what, what),
+    ):
+        with pytest.raises(FileInvalid, match=said) as caught:
+            write()
+        assert caught.value.exit_code == 3
+        assert hint in caught.value.hint
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_verdict_and_its_reason_are_said_once(page: Page, html: str) -> None:
+    assert "the last quarter is 21 % slower" in page.text
+    assert not re.search(r"UNSTABLE\W+UNSTABLE|WRONG_ANSWERS\W+WRONG_ANSWERS", page.text)
+    assert "<li>the last quarter is 21 %" in html
+
+
+def test_other_verdicts_keep_their_name_beside_the_worst(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    made = artifact_in(run / "export" / "1x-onnx-none", "export", "onnx", 500)
+    why = ("UNSTABLE: infer drifted", "BUSY: other work")
+    facts = {"device": "pi5", "runtime": "onnx", "target": "onnx", "median": 2.0}
+    result = bench(run, made, verdict="UNSTABLE", reasons=why, **facts)
+    several = result.model_copy(update={"verdicts": ("UNSTABLE", "BUSY", "EMULATED")})
+    (path,) = run.glob("bench/*/*/result.json")
+    files.write_json(path, "bench-result", several.model_dump(mode="json", by_alias=True))
+    html = write_report([run], tmp_path / "r.html").read_text()
+    assert "<li>infer drifted</li>" in html
+    assert "<li>BUSY: other work</li>" in html
+    assert "; also EMULATED</p>" in html
+
+
+def predictions(path: Path, right: list[bool]) -> None:
+    lines = [f"{i:064x},3,{3 if ok else 4},0.9,0.5\n" for i, ok in enumerate(right)]
+    files.write_text(path, "sha256,label,predicted,score,margin\n" + "".join(lines))
+
+
+def test_discordant_images_are_counted_from_the_answers(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run")
+    (place,) = run.glob("bench/pi5/1x-onnx*")
+    before = run / "export" / "1x-onnx-none" / "predictions.csv"
+    right = [i % 4 > 0 for i in range(N)]
+    # one image gained, eight lost: p = 2 (C(9,0) + C(9,1)) / 2^9 = 20 / 512
+    changed = [not ok if i in (0, *range(1, 32, 4)) else ok for i, ok in enumerate(right)]
+    predictions(before, right)
+    predictions(place / "predictions.csv", changed)
+    ledger = Ledger.open(run)
+    row = next(r for r in ledger.rows if r.id == "bench-onnx")
+    claimed = {"delta": -7 / N, "value": row.value - 7 / N, "compared_with": "export-onnx"}
+    ledger.put([row.model_copy(update=claimed)])
+    text = Page(write_report([run], tmp_path / "r.html").read_text()).text
+    assert "1 image gained, 8 lost; McNemar p 0.039" in text.replace("\u00a0", " ")
+    assert "does not fit" not in text
+    predictions(place / "predictions.csv", right)  # answers that the ledger does not speak of
+    text = Page(write_report([run], tmp_path / "r.html").read_text()).text
+    assert "does not fit the predictions.csv of both" in text
+    before.write_text("sha256,label,predicted\n")  # other images: nothing can be paired
+    text = Page(write_report([run], tmp_path / "r.html").read_text()).text
+    assert "gained" not in text
+    assert "the same images right" not in text
 
 
 def test_broken_files_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run")
     (run / "splits.json").write_text("{")
-    (run / "ledger.json").write_text('{"schema": 1, "kind": "ledger", "rows": [{"id": "x"}]}')
     result = next(run.glob("bench/pi5/1x-onnx*/result.json"))
     result.write_text(json.dumps({"verdicts": ["FINE"]}))
     (run / "export" / "1x-tflite-none" / "model.tflite").write_bytes(b"other bytes")
     (run / "recipe.yaml").write_text("a: [")
     page = Page(write_report([run], tmp_path / "r.html").read_text())
     problems = page.text[page.text.index("Some files could not be used") :][:1500]
-    for name in ("splits.json", "ledger.json", "result.json", "model.tflite", "recipe.yaml"):
+    for name in ("splits.json", "result.json", "model.tflite", "recipe.yaml"):
         assert name in problems
     assert str(tmp_path) not in problems
     assert "✕ altered" in page.text
@@ -562,8 +655,7 @@ def test_broken_files_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
 
 
 def test_several_runs_share_one_page(run_folder: Path, tmp_path: Path) -> None:
-    other = tmp_path / "ledger-only"
-    other.mkdir()
+    other = begun(tmp_path / "ledger-only")
     Ledger(other / "ledger.json").put(training_rows(random.Random(3)))
     page = Page(write_report([run_folder, other], tmp_path / "r.html").read_text())
     assert "2 runs side by side" in page.text
@@ -628,8 +720,7 @@ def test_whether_pretraining_paid_is_judged_pair_by_pair(differences, answer) ->
 
 def test_raw_pixels_that_do_better_are_said_in_the_headline(tmp_path: Path) -> None:
     def headline(pixels: float) -> str:
-        run = tmp_path / f"run{pixels}"
-        run.mkdir()
+        run = begun(tmp_path / f"run{pixels}")
         rows = pair_rows([0.4, 0.4], [0.70, 0.72])
         floor = rows[0].model_copy(
             update={"id": "p", "variant": "pixels", "metric": "linear_top1", "value": pixels}
@@ -665,7 +756,7 @@ def test_rows_on_other_images_or_with_a_false_difference_are_flagged(tmp_path: P
             **common,
         ),
     ]
-    (tmp_path / "run").mkdir()
+    begun(tmp_path / "run")
     ledger = Ledger(tmp_path / "run" / "ledger.json")
     ledger.put(rows)
     text = Page(write_report([tmp_path / "run"], tmp_path / "r.html").read_text()).text

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from edgessl.core.console import Reporter
-from edgessl.core.errors import DataInvalid, EdgeSSLError, FileInvalid, Interrupted
+from edgessl.core.errors import DataInvalid, Diverged, FileInvalid, Interrupted
 from edgessl.training import checkpoints
 from edgessl.training.loop import Job, Plan, fit_to_budget, train
 from edgessl.training.optimizers import make_optimizer
@@ -76,7 +76,7 @@ def test_a_signal_saves_and_leaves(tmp_path):
     def signalled(module, indices, epoch):
         nonlocal calls
         calls += 1
-        if calls == 20:  # within the loop: planning takes eight
+        if calls == 20:
             os.kill(os.getpid(), signal.SIGTERM)
         return loss(module, indices, epoch)
 
@@ -85,7 +85,7 @@ def test_a_signal_saves_and_leaves(tmp_path):
         train(Job(network(), signalled, plan(epochs=100), "t", tmp_path), QUIET)
     assert caught.value.exit_code == 130
     step, facts = checkpoints.read_facts(tmp_path / "last")
-    assert step == 12
+    assert step == 20
     assert facts["plan"]["epochs"] == 100
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -130,9 +130,28 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     def bad(module, indices, epoch):
         return {"total": loss(module, indices, epoch)["total"] * (math.nan if epoch else 1.0)}
 
-    with pytest.raises(EdgeSSLError, match="became nan at step 5"):
-        train(Job(network(), bad, plan(), "t", tmp_path), QUIET)
+    with pytest.raises(Diverged, match="became nan at step 5"):
+        train(Job(network(), bad, plan(), "t", tmp_path, save_every_s=1e-9), QUIET)
+    # saved after the last good step, not in the middle of the bad one
     assert checkpoints.read_facts(tmp_path / "last")[0] == 5
+
+
+@pytest.mark.parametrize(("items", "batch"), [(3, 2), (7, 3), (9, 8), (2, 64), (5, 2)])
+def test_no_batch_is_a_single_image(items, batch):
+    p = plan(items=items, batch=batch, drop_last=False)
+    sizes = [len(p.batch_indices(s)) for s in range(p.steps_per_epoch)]
+    assert sum(sizes) == items
+    assert min(sizes) >= 2
+
+
+def test_a_state_that_was_being_discarded_is_no_state(tmp_path):
+    train(Job(network(), loss, plan(epochs=1), "t", tmp_path), QUIET)
+    (path,) = (tmp_path / "last").glob("*.safetensors")
+    path.unlink()  # killed between the two files
+    assert checkpoints.read_facts(tmp_path / "last") is None
+    train(Job(network(), loss, plan(epochs=1), "t", tmp_path), QUIET)
+    checkpoints.discard(tmp_path / "last")
+    assert not (tmp_path / "last").exists()
 
 
 @pytest.mark.parametrize("drop_last", [True, False])

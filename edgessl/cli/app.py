@@ -1,16 +1,16 @@
-"""The commands that work on images and models."""
+"""The program, and its commands from images to a trained net: run to finetune."""
 
 from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgessl import __version__
 from edgessl.cli import options as o
+from edgessl.core.errors import worst_of
 
 if TYPE_CHECKING:
     from edgessl.api import Outcome
@@ -31,22 +31,37 @@ Checkpoint = Annotated[
 ]
 
 
+class Told(Exception):
+    """The JSON document is written, errors included; only the exit code is left."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
 def finish(outcome: Outcome, as_json: bool, quiet: bool) -> None:
-    """Print what came out and the next command; raise the worst error of failed branches."""
+    """Print what came out and the next command.
+
+    Raises:
+        EdgeSSLError: The worst error of the branches that failed, for people.
+        Told: The same for programs: the document holds the result and the errors.
+    """
+    worst = worst_of(outcome.errors) if outcome.errors else None
     if as_json:
-        document = {
+        document: dict[str, Any] = {
             "command": outcome.command, "run": str(outcome.run), "result": outcome.result,
             "next": outcome.next,
         }  # fmt: skip
+        if worst is not None:
+            document["error"] = worst.as_dict()
+            document["errors"] = [error.as_dict() for error in outcome.errors]
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        if worst is not None:
+            raise Told(worst.exit_code)
     elif not quiet:
         sys.stderr.write(f"done: {outcome.run}\nnext: {outcome.next}\n")
-    if outcome.errors:
-        from edgessl.stages.chain import worst_of
-
-        worst = worst_of(list(outcome.errors))
-        if as_json:
-            raise typer.Exit(worst.exit_code)
+    if worst is not None:
         raise worst
 
 
@@ -134,14 +149,14 @@ def pretrain(
 
     edgessl pretrain --unlabeled photos --labels labelled --encoder mobilenet_v3_large --imgsz 128
     """
+    from edgessl import api
     from edgessl.encoders import ENCODERS
     from edgessl.methods import METHODS
-    from edgessl import api
 
     values = {
         "data.unlabeled": unlabeled, "data.labels": labels, "data.test": test,
         "data.imgsz": imgsz, "pretrain.method": o.known(METHODS, method),
-        "encoder.name": o.known(ENCODERS, encoder), "encoder.width": width,
+        "encoder.name": o.known(ENCODERS, encoder), "encoder.width": o.known_width(width),
         "pretrain.epochs": epochs, "pretrain.batch": batch, "seed": seed,
     }  # fmt: skip
     outcome = api.pretrain(
@@ -178,9 +193,11 @@ def evaluate(
     """
     from edgessl import api
 
+    for name in protocol or []:
+        o.one_of("--protocol", name, o.PROTOCOLS)
     values = {
-        "data.labels": labels, "data.test": test, "evaluate.protocols": protocol,
-        "labels.per_class": labels_per_class, "labels.draws": draws, "seed": seed,
+        "data.labels": labels, "data.test": test, "evaluate.protocols": protocol or None,
+        "labels.per_class": o.per_class(labels_per_class), "labels.draws": draws, "seed": seed,
     }  # fmt: skip
     outcome = api.evaluate(
         checkpoint, settings=o.settings(set_, values), out=out, resume=resume,
@@ -218,13 +235,13 @@ def finetune(
 
     edgessl finetune --scratch --encoder mobilenet_v3_small --width 1x --labels labelled
     """
-    from edgessl.encoders import ENCODERS
     from edgessl import api
+    from edgessl.encoders import ENCODERS
 
     values = {
         "data.labels": labels, "data.test": test, "data.imgsz": imgsz,
-        "labels.per_class": labels_per_class, "labels.draws": draws,
-        "encoder.name": o.known(ENCODERS, encoder), "encoder.width": width,
+        "labels.per_class": o.per_class(labels_per_class), "labels.draws": draws,
+        "encoder.name": o.known(ENCODERS, encoder), "encoder.width": o.known_width(width),
         "finetune.epochs": epochs, "seed": seed,
     }  # fmt: skip
     outcome = api.finetune(
@@ -232,144 +249,3 @@ def finetune(
         reporter=o.reporter(quiet, verbose, as_json),
     )  # fmt: skip
     finish(outcome, as_json, quiet)
-
-
-@app.command()
-def extract(
-    checkpoint: Checkpoint = None,
-    width: Annotated[
-        str | None, typer.Option("--width", help="The slim width of the checkpoint.")
-    ] = None,
-    set_: o.Set = None,
-    out: o.Out = None,
-    resume: o.Resume = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-) -> None:
-    """Extract the slim net as a plain stock net, proven equal to the slim pass.
-
-    Examples:
-    edgessl extract last
-
-    edgessl extract runs/quickstart/pretrain --width 1x
-    """
-    from edgessl import api
-
-    outcome = api.extract(
-        checkpoint, width=width, settings=o.settings(set_, {}), out=out, resume=resume,
-        reporter=o.reporter(quiet, verbose, as_json),
-    )  # fmt: skip
-    finish(outcome, as_json, quiet)
-
-
-@app.command()
-def export(
-    model: Annotated[
-        str | None,
-        typer.Argument(metavar="[MODEL]", help="Extracted model, run folder, or 'last' (default)."),
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option("--target", help="See: edgessl list targets; may be repeated."),
-    ] = None,
-    format_: Annotated[list[str] | None, typer.Option("--format", hidden=True)] = None,
-    quantize: Annotated[str | None, typer.Option("--quantize", help="none (float32).")] = None,
-    test: o.Test = None,
-    set_: o.Set = None,
-    out: o.Out = None,
-    resume: o.Resume = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-) -> None:
-    """Export a model for a runtime and prove on real images that it gives the same answers.
-
-    Examples:
-    edgessl export last --target tflite
-
-    edgessl export runs/quickstart/extract/0.5x --target onnx --target openvino
-    """
-    from edgessl.exporters import EXPORTERS
-    from edgessl import api
-
-    targets = (target or []) + (format_ or [])
-    for name in targets:
-        o.known(EXPORTERS, name)
-    values = {
-        "export.targets": targets or None, "export.quantize": quantize, "data.test": test,
-    }  # fmt: skip
-    outcome = api.export(
-        model, settings=o.settings(set_, values), out=out, resume=resume,
-        reporter=o.reporter(quiet, verbose, as_json),
-    )  # fmt: skip
-    finish(outcome, as_json, quiet)
-
-
-@app.command()
-def bench(
-    artifacts: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ARTIFACT]...", help="Export folders, run folders, or 'last'."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="See: edgessl list devices.")
-    ] = None,
-    test: o.Test = None,
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="quick, standard or sustained.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1)] = None,
-    allow_unstable: Annotated[
-        bool, typer.Option("--allow-unstable", help="Exit 0 also when a verdict is not VALID.")
-    ] = False,
-    set_: o.Set = None,
-    out: o.Out = None,
-    resume: o.Resume = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-) -> None:
-    """Measure exported files on a device: right answers, latency, accuracy, verdict.
-
-    Examples:
-    edgessl bench last
-
-    edgessl bench runs/quickstart/export/0.5x-onnx-none --preset standard --threads 2
-    """
-    from edgessl.devices import DEVICES
-    from edgessl import api
-
-    values = {
-        "bench.device": o.known(DEVICES, device), "bench.preset": preset,
-        "bench.threads": threads, "bench.allow_unstable": allow_unstable or None,
-        "data.test": test,
-    }  # fmt: skip
-    outcome = api.bench(
-        artifacts or (), settings=o.settings(set_, values), out=out, resume=resume,
-        reporter=o.reporter(quiet, verbose, as_json),
-    )  # fmt: skip
-    finish(outcome, as_json, quiet)
-
-
-@app.command()
-def report(
-    runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Run folders, or 'last'.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="HTML file; default in the run folder.")
-    ] = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Write report.html and MODEL_CARD.md from run folders.
-
-    Examples:
-    edgessl report
-
-    edgessl report runs/pretrain runs/finetune --out report.html
-    """
-    from edgessl import api
-
-    finish(api.report(runs or (), out=out), as_json, quiet)

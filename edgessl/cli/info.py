@@ -10,12 +10,17 @@ import typer
 
 from edgessl.cli.app import app
 from edgessl.core.errors import UsageProblem, nearest
+from edgessl.core.files import SCHEMA
 
 if TYPE_CHECKING:
     from edgessl.core.registry import Table
 
 KINDS = ("methods", "encoders", "targets", "devices", "datasets", "recipes")
-SCHEMAS = ("recipe", "ledger", "artifact", "bench-result")
+SCHEMAS = (
+    "recipe", "ledger", "artifact", "bench-result", "run", "splits", "equivalence", "parity",
+    "stage", "training-state",
+)  # fmt: skip
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 @app.command("list")
@@ -94,42 +99,61 @@ def schema(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same; schemas are JSON.")] = False,
 ) -> None:
-    """Print the JSON Schema of recipes and result files, for editors and other programs.
+    """Print the JSON Schema of recipes and of every JSON file that is written.
 
     Examples:
     edgessl schema recipe > edgessl.schema.json
+
+    edgessl schema artifact    (encoder.json, model.json, artifact.json)
     """
     del as_json
-    from edgessl.core.artifact import Artifact
-    from edgessl.core.ledger import LedgerRow
-    from edgessl.core.measurement import BenchResult
-    from edgessl.core.recipe import Recipe
-
-    models = dict(zip(SCHEMAS, (Recipe, LedgerRow, Artifact, BenchResult), strict=True))
-    if name is not None and name not in models:
+    if name is not None and name not in SCHEMAS:
         raise UsageProblem(f"no schema called '{name}'", hint=nearest(name, SCHEMAS))
-    made = {
-        key: _document_schema(key, model.model_json_schema(by_alias=True))
-        for key, model in models.items()
-        if name in (None, key)
-    }
+    made = {key: _schema(key) for key in ((name,) if name else SCHEMAS)}
     sys.stdout.write(json.dumps(made[name] if name else made, indent=1) + "\n")
 
 
-def _document_schema(kind: str, body: dict[str, Any]) -> dict[str, Any]:
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    if kind != "ledger":
-        return head | body
-    definitions = body.pop("$defs", {})
-    return head | {
-        "title": "Ledger",
-        "type": "object",
-        "required": ["schema", "kind", "rows"],
-        "properties": {
-            "schema": {"const": 1},
-            "kind": {"const": "ledger"},
-            "edgessl": {"type": "string"},
-            "rows": {"type": "array", "items": body},
-        },
-        "$defs": definitions,
+def _schema(name: str) -> dict[str, Any]:
+    from edgessl.core.artifact import DOCUMENTS, Artifact
+    from edgessl.core.ledger import LedgerRow
+    from edgessl.core.measurement import BenchResult
+    from edgessl.core.recipe import Recipe
+    from edgessl.core.schemas import SCHEMAS as WRITTEN_OUT
+
+    if name == "recipe":  # YAML that people write: no head
+        return {"$schema": DIALECT} | Recipe.model_json_schema(by_alias=True)
+    if name == "ledger":
+        row = LedgerRow.model_json_schema(by_alias=True)
+        definitions = row.pop("$defs", {})
+        body = {
+            "title": "Ledger",
+            "description": "ledger.json: every figure of a run",
+            "type": "object",
+            "properties": {"rows": {"type": "array", "items": row}},
+            "required": ["rows"],
+        } | ({"$defs": definitions} if definitions else {})
+        return _document(["ledger"], body)
+    if name == "artifact":
+        body = Artifact.model_json_schema(by_alias=True)
+        where = ", ".join(f"{file} (kind {kind})" for kind, file in DOCUMENTS.items())
+        about = {"description": f"{where}: sealed files, what to feed them, their parents"}
+        return _document(list(DOCUMENTS), body | about)
+    if name == "bench-result":
+        body = BenchResult.model_json_schema(by_alias=True)
+        return _document([name], body | {"description": "result.json: a bench on a device"})
+    return _document([name], WRITTEN_OUT[name])
+
+
+def _document(kinds: list[str], body: dict[str, Any]) -> dict[str, Any]:
+    """Put what every written document begins with in front of a schema."""
+    head = {
+        "schema": {"const": SCHEMA},
+        "kind": {"const": kinds[0]} if len(kinds) == 1 else {"enum": kinds},
+        "edgessl": {"type": "string", "description": "version that wrote it"},
+    }
+    return {
+        "$schema": DIALECT,
+        **body,
+        "properties": head | body["properties"],
+        "required": [*head, *body.get("required", [])],
     }

@@ -6,13 +6,13 @@ import errno
 import json
 import os
 import re
+import signal
 import sys
+import threading
+from contextlib import suppress
+from types import FrameType
 from typing import NoReturn
 
-import typer
-
-from edgessl.cli.app import app
-from edgessl.cli.info import list_, schema
 from edgessl.core.errors import (
     DiskFull,
     EdgeSSLError,
@@ -21,7 +21,11 @@ from edgessl.core.errors import (
     UsageProblem,
 )  # fmt: skip
 
-__all__ = ["list_", "main", "schema"]
+# how torch and the runtimes word a failed allocation, which they raise as a RuntimeError
+ALLOCATION = (
+    "out of memory", "not enough memory", "allocate memory", "failed to allocate",
+    "defaultcpuallocator", "bad_alloc",
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -30,47 +34,113 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     as_json = "--json" in arguments
     if as_json:
         _keep_stdout_clean()
-    sys.exit(_run(arguments, as_json))
+    sys.exit(_run(arguments, as_json, _stop_on_signals()))
 
 
-def _run(arguments: list[str], as_json: bool) -> int:
+class _Interruption(KeyboardInterrupt):
+    """A signal; a class of its own, as Python ends by SIGINT after some KeyboardInterrupts."""
+
+
+class _Stop:
+    """Whether a signal came, and whether it still has something to stop."""
+
+    def __init__(self) -> None:
+        self.signal, self.ended = "", False
+
+    def as_error(self) -> Interrupted:
+        by = f" by {self.signal}" if self.signal else ""
+        return Interrupted(f"interrupted{by}", hint="go on with --resume")
+
+
+def _stop_on_signals() -> _Stop:
+    """Raise on SIGINT and SIGTERM until the command has ended; later they are ignored.
+
+    Not Interrupted: an ``except Exception`` on the way would swallow it. Training and child
+    processes have handlers of their own while they run.
+    """
+    stop = _Stop()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if stop.ended:
+            return
+        stop.signal = signal.Signals(number).name
+        if not _importing(frame):
+            raise _Interruption
+        # native code aborts the process when an exception hits its import: come again
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    if threading.current_thread() is threading.main_thread():  # only it may set handlers
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, interrupt)
+    return stop
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _run(arguments: list[str], as_json: bool, stop: _Stop) -> int:
     try:
-        code = app(args=arguments, prog_name="edgessl", standalone_mode=False)
-    except typer.Exit as leave:
-        return leave.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        return _tell(Interrupted("interrupted", hint="go on with --resume"), as_json)
-    except EdgeSSLError as error:
-        return _tell(error, as_json)
-    except MemoryError:
-        return _tell(OutOfMemory("out of memory", hint="use a smaller batch or imgsz"), as_json)
-    except OSError as error:
-        return _tell(_explained(error), as_json)
-    except Exception as error:  # noqa: BLE001  (the last resort: no traceback for users)
-        if hasattr(error, "format_message"):  # a usage error of the option parser
-            return _tell(_usage(error, arguments), as_json)
-        return _tell_bug(error, as_json)
+        # here, as a signal during these imports must be told too
+        from edgessl.cli import delivery, info  # noqa: F401  (their commands)
+        from edgessl.cli.app import Told, app
+
+        try:
+            code = app(args=arguments, prog_name="edgessl", standalone_mode=False)
+        except Told as told:
+            code = told
+        stop.ended = True
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (no traceback for users)
+        stop.ended = True
+        return _tell(_explained(error, arguments, stop), as_json)
+    if isinstance(code, Told):
+        return code.exit_code
+    if code == Interrupted.exit_code:  # what Typer makes of KeyboardInterrupt, without a word
+        return _tell(stop.as_error(), as_json)
     return code if isinstance(code, int) else 0
 
 
 def _tell(error: EdgeSSLError, as_json: bool) -> int:
-    if as_json:
-        sys.stdout.write(json.dumps({"error": error.as_dict()}, ensure_ascii=False) + "\n")
-    else:
-        sys.stderr.write(f"error: {error.message}\n")
-        if error.hint:
-            sys.stderr.write(f"hint: {error.hint}\n")
+    with suppress(BrokenPipeError):
+        if as_json:
+            sys.stdout.write(json.dumps({"error": error.as_dict()}, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+        else:
+            hint = f"hint: {error.hint}\n" if error.hint else ""
+            sys.stderr.write(f"error: {error.message}\n{hint}")
     return error.exit_code
 
 
-def _explained(error: OSError) -> EdgeSSLError:
-    where = f": {error.filename}" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"no space left on the device{where}", hint="free space; then --resume")
-    return EdgeSSLError(f"{error.strerror or error}{where}")
+def _explained(error: BaseException, arguments: list[str], stop: _Stop) -> EdgeSSLError:
+    """Return the error to tell for whatever ended a command."""
+    if isinstance(error, Interrupted):
+        return error
+    # native code that a signal hits may raise an error of its own instead
+    if stop.signal or isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
+        return stop.as_error()
+    if isinstance(error, EdgeSSLError):
+        return error
+    if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+        where = f": {error.filename}" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskFull(f"no space left on the device{where}", hint="free space; then --resume")
+        return EdgeSSLError(f"{error.strerror or error}{where}")
+    if hasattr(error, "format_message"):  # a usage error of the option parser
+        return _usage(error, arguments)
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError | OSError) or any(w in text.lower() for w in ALLOCATION):
+        said = f": {text[:200]}" if text else ""
+        return OutOfMemory(
+            f"out of memory{said}",
+            hint="use a smaller batch, width or imgsz, or free memory; then --resume",
+        )
+    return _bug(error)
 
 
-def _usage(error: Exception, arguments: list[str]) -> UsageProblem:
+def _usage(error: BaseException, arguments: list[str]) -> UsageProblem:
     message = str(error.format_message())  # type: ignore[attr-defined]
     pair = next((m for a in arguments if (m := re.fullmatch(r"([a-z_]+)=(.*)", a))), None)
     if pair:
@@ -80,13 +150,13 @@ def _usage(error: Exception, arguments: list[str]) -> UsageProblem:
     named = re.match(r"Invalid value for '?(--[a-z-]+)", message)
     if named and named[1] in arguments[:-1]:
         seen = arguments[arguments.index(named[1]) + 1]
-        message += "" if repr(seen) in message else f" (got {seen!r})"
+        message += "" if seen in message else f" (got {seen!r})"
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "edgessl"
     return UsageProblem(message.rstrip("."), hint=f"see: {command} --help")
 
 
-def _tell_bug(error: Exception, as_json: bool) -> int:
+def _bug(error: BaseException) -> EdgeSSLError:
     """Report a mistake of ours: short for people, whole in a file."""
     import tempfile
     import traceback
@@ -96,7 +166,7 @@ def _tell_bug(error: Exception, as_json: bool) -> int:
     os.close(handle)
     Path(name).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     hint = f"this is a bug of edgessl; please report it with {name}"
-    return _tell(EdgeSSLError(f"{type(error).__name__}: {error}", hint=hint), as_json)
+    return EdgeSSLError(f"{type(error).__name__}: {error}", hint=hint)
 
 
 def _keep_stdout_clean() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from edgessl.core.errors import UsageProblem, nearest
 
 if TYPE_CHECKING:
     from edgessl.core.console import Reporter
@@ -20,7 +23,9 @@ Json = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print details.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of all randomness.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe value: pretrain.epochs=5."),
@@ -33,24 +38,38 @@ Test = Annotated[
     str | None,
     typer.Option("--test", metavar="SRC", help="Test images; default: a split of the labels."),
 ]
-Imgsz = Annotated[int | None, typer.Option("--imgsz", help="Input side in pixels.")]
+Imgsz = Annotated[
+    int | None, typer.Option("--imgsz", min=8, max=1024, help="Input side in pixels.")
+]
 EncoderName = Annotated[str | None, typer.Option("--encoder", help="See: edgessl list encoders.")]
 Width = Annotated[
     str | None, typer.Option("--width", help="Host and slim width, 1.5x-1x, or one width, 1x.")
 ]
 PerClass = Annotated[
-    int | None, typer.Option("--labels-per-class", min=1, help="Labels per class; default all.")
+    str | None,
+    typer.Option("--labels-per-class", metavar="N|all", help="Labels per class; default 10."),
 ]
 Draws = Annotated[
     int | None, typer.Option("--draws", min=1, help="Independent draws of the labels.")
 ]
 
+PROTOCOLS = ("knn", "linear")
+# An explicit null of the recipe; None means that an option was not given.
+NULL = object()
+
 
 def settings(pairs: list[str] | None, values: dict[str, Any]) -> dict[str, Any]:
-    """Return dotted recipe values: those that were given, then ``--set`` on top."""
+    """Return dotted recipe values: those that were given, then ``--set`` on top.
+
+    Args:
+        pairs: What ``--set`` got.
+        values: By dotted key; None where the option was not given, :data:`NULL` for null.
+    """
     from edgessl.core.recipe import parse_setting
 
-    given = {key: value for key, value in values.items() if value is not None}
+    given = {
+        key: None if value is NULL else value for key, value in values.items() if value is not None
+    }
     return given | dict(parse_setting(pair) for pair in pairs or [])
 
 
@@ -66,3 +85,36 @@ def known(table: Table, name: str | None) -> str | None:
     if name is not None:
         table[name]
     return name
+
+
+def one_of(option: str, name: str | None, names: Iterable[str]) -> str | None:
+    """Refuse a value that is not one of ``names`` (exit code 2)."""
+    if name is not None and name not in (known := tuple(names)):
+        raise UsageProblem(f"unknown value '{name}' for {option}", hint=nearest(name, known))
+    return name
+
+
+def known_width(text: str | None) -> str | None:
+    """Refuse what is not a width, or a host with a wider slim net (exit code 2)."""
+    from edgessl.core.recipe import parse_width
+
+    if text is not None:
+        try:
+            parse_width(text)
+        except ValueError as error:
+            raise UsageProblem(
+                f"--width: {error}", hint="one width: --width 1x; host and slim: --width 1.5x-1x"
+            ) from None
+    return text
+
+
+def per_class(text: str | None) -> Any:
+    """Return the number of labels per class, :data:`NULL` for all, None if not given."""
+    if text is None or text == "all":
+        return NULL if text else None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageProblem(
+            f"--labels-per-class {text!r} is neither a number from 1 nor 'all'",
+            hint="for example --labels-per-class 10",
+        )
+    return int(text)

@@ -1,7 +1,7 @@
 """Every error a user can meet, with the exit code of the contract.
 
 EdgeSSLError                 1  failure
-├── DiskFull, OutOfMemory, NativeCrash, ConversionFailed, MissingExtra    1
+├── DiskFull, OutOfMemory, NativeCrash, ConversionFailed, Diverged, MissingExtra    1
 ├── UsageProblem             2  unknown command, option or name on the command line
 ├── InvalidInput             3  recipe, data or file invalid
 │   ├── RecipeInvalid
@@ -17,7 +17,7 @@ EdgeSSLError                 1  failure
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class EdgeSSLError(Exception):
@@ -59,6 +59,10 @@ class NativeCrash(EdgeSSLError):
 
 class ConversionFailed(EdgeSSLError):
     """A converter ended without a usable file."""
+
+
+class Diverged(EdgeSSLError):
+    """A training loss is no longer a finite number."""
 
 
 class MissingExtra(EdgeSSLError):
@@ -117,6 +121,15 @@ class Interrupted(EdgeSSLError):
     """The user or the system asked the program to stop; state was saved."""
 
     exit_code = 130
+
+
+# which error a command with several ends with
+WORST_FIRST = (130, 1, 3, 2, 4, 5, 6, 7)
+
+
+def worst_of(errors: Sequence[EdgeSSLError]) -> EdgeSSLError:
+    """Return the error that decides the exit code: the first of the worst kind."""
+    return min(errors, key=lambda error: WORST_FIRST.index(error.exit_code))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

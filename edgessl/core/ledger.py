@@ -18,8 +18,8 @@ class LedgerRow(Document):
     """One figure with its interval, its images and where it was taken.
 
     ``value`` of accuracies is a proportion in [0, 1]; ``ci_low`` and ``ci_high`` are 95 %
-    bounds made as ``interval`` says; ``delta`` is paired, to the first parent on the same
-    images. A row with ``draw`` null summarises the draws named in ``parents``.
+    bounds made as ``interval`` says; ``delta`` is paired: to the row ``compared_with``, on the
+    same images. A summary has ``draw`` null and names its draws in ``parents``.
     """
 
     id: str
@@ -42,6 +42,7 @@ class LedgerRow(Document):
     ci_low: float | None = None
     ci_high: float | None = None
     interval: str | None = None
+    compared_with: str | None = None
     delta: float | None = None
     delta_low: float | None = None
     delta_high: float | None = None
@@ -79,7 +80,15 @@ class Ledger:
 
     def put(self, rows: Iterable[LedgerRow]) -> None:
         """Add rows, replacing those with the same id, and save the file whole."""
-        self._rows |= {row.id: row for row in rows}
+        self._save({row.id: row for row in rows})
+
+    def replace(self, stage: str, rows: Iterable[LedgerRow]) -> None:
+        """Save these rows as all that a stage has to say; its earlier rows go."""
+        self._rows = {k: row for k, row in self._rows.items() if row.stage != stage}
+        self._save({row.id: row for row in rows})
+
+    def _save(self, rows: dict[str, LedgerRow]) -> None:
+        self._rows |= rows
         body = {"rows": [row.model_dump(mode="json") for row in self._rows.values()]}
         files.write_json(self.path, "ledger", body)
 

@@ -13,7 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)  # fmt: skip
 
 from edgessl.core.errors import RecipeInvalid, nearest
 from edgessl.core.measurement import Document
@@ -45,6 +52,17 @@ def _width(text: str) -> str:
 WidthText = Annotated[str, AfterValidator(_width)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
+Split = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < bounds[0] <= bounds[1] <= 1:
+        raise ValueError(f"want 0 < low <= high <= 1, got {list(bounds)}")
+    return bounds
+
+
+CropScale = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class Section(BaseModel):
@@ -56,8 +74,10 @@ class Section(BaseModel):
 class Data(Section):
     """Where images come from and how they are split."""
 
-    labels: str = Field(
-        default="digits", description="labelled images: folder, IDX file or dataset name"
+    labels: str | None = Field(
+        default=None,
+        description="labelled images: folder, IDX file or dataset name; default: digits, unless "
+        "`unlabeled` is given",
     )
     unlabeled: str | None = Field(
         default=None, description="images to pretrain on; default: the training split of `labels`"
@@ -66,15 +86,28 @@ class Data(Section):
         default=None,
         description="test images; default: a split of `labels`, used once, for the figures",
     )
-    validation_share: Share = Field(
+    validation_share: Split = Field(
         default=0.15, description="share of `labels` that choices are made on"
     )
-    test_share: Share = Field(
+    test_share: Split = Field(
         default=0.25, description="share of `labels` for testing, unless `test`"
     )
     imgsz: Annotated[int, Field(ge=8, le=1024)] = Field(
         default=32, description="input side in pixels"
     )
+
+    @property
+    def labelled(self) -> str | None:
+        """Where labelled images come from; None if only unlabeled images were given."""
+        if self.labels is None and self.unlabeled is None:
+            return "digits"
+        return self.labels
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> Data:
+        if self.test is None and self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave no images to train on")
+        return self
 
 
 class Encoder(Section):
@@ -91,9 +124,7 @@ class Views(Section):
     """Random views for pretraining: a preset, and what differs from it."""
 
     preset: str = Field(default="cifar_asym", description="byol_asym, cifar_asym or moco_v2")
-    crop_scale: tuple[float, float] | None = Field(
-        default=None, description="area of the crop, 0..1"
-    )
+    crop_scale: CropScale | None = Field(default=None, description="area of the crop, 0..1")
     flip: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None, description="probability; 0 where left and right differ in meaning"
     )
@@ -123,7 +154,10 @@ class Pretrain(Section):
 class Evaluate(Section):
     """Frozen features: kNN and linear probe."""
 
-    protocols: tuple[Literal["knn", "linear"], ...] = ("knn", "linear")
+    protocols: Annotated[tuple[Literal["knn", "linear"], ...], Field(min_length=1)] = (
+        "knn",
+        "linear",
+    )
     neighbours: Positive = 20
 
 
@@ -141,12 +175,12 @@ class Finetune(Section):
     epochs: Positive = 50
     batch: Annotated[int, Field(ge=2)] = 32
     optimizer: Literal["adamw", "lars", "sgd"] = "adamw"
-    learning_rates: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
+    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = Field(
         default=(1e-3, 3e-3),
         description="the best on validation (first draw) is used for all draws",
     )
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    crop_scale: tuple[float, float] = (0.6, 1.0)
+    crop_scale: CropScale = (0.6, 1.0)
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_seconds: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="time budget of the stage; epochs are cut before the first run"

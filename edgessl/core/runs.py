@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +18,7 @@ from edgessl.core.errors import FileInvalid, UsageProblem
 
 ROOT = Path("runs")
 FILE = "run.json"
+STAGES = ("pretrain", "evaluate", "finetune", "extract", "export", "bench", "report")
 PACKAGES = (
     "numpy", "torch", "torchvision", "scikit-learn", "onnx", "onnxruntime", "onnxscript",
     "openvino", "litert-torch", "ai-edge-litert",
@@ -55,18 +58,25 @@ class RunFolder:
         if out is None:
             taken = [p for p in _named(name) if p.exists()]
             out = taken[-1] if resume and taken else _named(name)[-1]
-        exists = out.exists() and (not out.is_dir() or any(out.iterdir()))
-        if exists and not resume:
+        if out.exists() and not out.is_dir():
+            raise UsageProblem(f"{out} is a file, not a folder", hint="choose another --out")
+        occupied = out.is_dir() and any(out.iterdir())
+        if occupied and not resume:
             raise UsageProblem(
                 f"{out} already exists and is not empty",
                 hint="choose another --out, or continue that run with --resume",
             )
-        if exists and not (out / FILE).is_file():
+        if occupied and not (out / FILE).is_file():
             raise FileInvalid(f"{out} is not a run folder (no {FILE})", hint="choose another --out")
         run = cls(out)
         if not run.facts:
             run._save({"started": now(), "commands": [], "stages": {}})
         return run
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no command has run in this folder yet."""
+        return not self.facts.get("commands")
 
     def begin(self, command: list[str]) -> None:
         """Record a command line with the machine and the versions it runs on."""
@@ -105,32 +115,42 @@ def _named(name: str) -> list[Path]:
     return found
 
 
-def last_run() -> Path:
-    """Return the run folder that was started last under ``runs/``.
+def last_run(places: Sequence[str] = ()) -> Path:
+    """Return the run folder under ``runs/`` that was started last.
+
+    Args:
+        places: Globs below a run folder; only runs that have one of them count, if any do.
 
     Raises:
         UsageProblem: There is none.
     """
-    candidates = list(ROOT.glob(f"*/{FILE}"))
-    if not candidates:
+    started = {}
+    for path in ROOT.glob(f"*/{FILE}"):
+        with suppress(FileInvalid):  # a damaged run is no reason to find no other
+            when = str(files.read_json(path, "run").get("started", ""))
+            started[path.parent] = (when, path.stat().st_mtime)
+    if not started:
         raise UsageProblem(
             f"there is no run under {ROOT}{os.sep}",
             hint="start one (edgessl run quickstart) or name a file or folder",
         )
-    newest = max(
-        candidates, key=lambda p: (files.read_json(p, "run").get("started", ""), p.stat().st_mtime)
-    )
-    return newest.parent
+    fitting = [run for run in started if any(any(run.glob(place)) for place in places)]
+    return max(fitting or started, key=lambda run: started[run])
 
 
-def resolve(what: str | Path | None) -> Path:
+def resolve(what: str | Path | None, places: Sequence[str] = ()) -> Path:
     """Return the path meant by a positional argument: a path, or ``last`` (also for None).
+
+    Args:
+        what: As the user gave it.
+        places: What ``last`` must have; see :func:`last_run`.
 
     Raises:
         FileInvalid: No such file or folder.
+        UsageProblem: There is no last run.
     """
     if what is None or str(what) == "last":
-        return last_run()
+        return last_run(places)
     path = Path(what)
     if not path.exists():
         raise FileInvalid(

@@ -7,8 +7,7 @@ probability in (0, 1), two-sided.
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist, fmean, stdev
 
 
@@ -157,24 +156,3 @@ def student_t_cdf(t: float, degrees: int) -> float:
             term *= cos * cos * (j - 1) / j
         inside = sin * total
     return 0.5 + inside / 2
-
-
-def bootstrap_interval(
-    values: Sequence[float],
-    statistic: Callable[[Sequence[float]], float] = fmean,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of ``statistic``; deterministic for a seed.
-
-    Raises:
-        ValueError: No values.
-    """
-    if not values:
-        raise ValueError("bootstrap of no values")
-    rng = random.Random(seed)
-    results = [statistic(rng.choices(values, k=len(values))) for _ in range(resamples)]
-    tail = (1 - confidence) / 2
-    return percentile(results, tail), percentile(results, 1 - tail)

@@ -43,6 +43,8 @@ class Prepared:
         class_names: As in the source.
         items: Name of every image.
         sha256: Identity of the pixels of every image (see :mod:`edgessl.core.images`).
+        source_sha256: The same of every image as decoded, before it was resized: does not depend
+            on the size asked for, so it says who is who in splits and leak checks.
         kept: int64 (N,), position of every image in the source.
         skipped: Images that were asked for and could not be decoded.
     """
@@ -52,6 +54,7 @@ class Prepared:
     class_names: tuple[str, ...]
     items: tuple[str, ...]
     sha256: tuple[str, ...]
+    source_sha256: tuple[str, ...]
     kept: NDArray[np.int64]
     skipped: tuple[Skipped, ...]
 
@@ -81,7 +84,7 @@ def prepare(
     """
     wanted = np.arange(len(image_set)) if indices is None else np.asarray(indices, np.int64)
     pixels = _allocate((len(wanted), spec.height, spec.width, 3), cache)
-    hashes = [""] * len(wanted)
+    hashes, source_hashes = [""] * len(wanted), [""] * len(wanted)
 
     def one(row: int) -> str:
         """Decode into ``row``; return the reason when that fails."""
@@ -91,6 +94,7 @@ def prepare(
             return error.reason
         pixels[row] = fit(image, spec.height, spec.width, spec.resize)
         hashes[row] = image_sha256(pixels[row])
+        source_hashes[row] = image_sha256(image)
         return ""
 
     reasons = _map_in_threads(one, len(wanted))
@@ -116,6 +120,7 @@ def prepare(
         class_names=image_set.class_names,
         items=tuple(image_set.items[i] for i in kept),
         sha256=tuple(hashes[row] for row in good),
+        source_sha256=tuple(source_hashes[row] for row in good),
         kept=kept,
         skipped=skipped,
     )

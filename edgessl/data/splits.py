@@ -1,8 +1,8 @@
 """Who is trained on, who chooses, who is measured: splits without leaks, and label draws.
 
-Images with the same prepared pixels form a group, and groups are what is assigned, so an exact
+Images with the same decoded pixels form a group, and groups are what is assigned, so an exact
 copy never lies on two sides. The order within a class comes from a hash of (seed, pixels):
-neither file names nor file order matter.
+neither file names nor file order matter, nor the size that images are prepared at.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edgessl.core import files
 from edgessl.core.errors import DataInvalid, FileInvalid
 from edgessl.data.decode import Prepared
+from edgessl.data.image_set import Skipped
 from edgessl.data.keyed_random import uniforms
 
 # stands in the key where views have their number, so that draws and views stay independent
@@ -33,7 +34,7 @@ class Splits:
         data_sha256: Identity of the labelled images, whatever their order and names.
         seed: Seed of the order within each class.
         asked: ``val`` and ``test`` as asked for: a fraction or a number of images.
-        members: Split name to (image sha256, item name) pairs.
+        members: Split name to (source sha256, item name) pairs.
         duplicates: Images that are exact copies of another one.
     """
 
@@ -43,16 +44,17 @@ class Splits:
     members: Mapping[str, tuple[tuple[str, str], ...]]
     duplicates: int
 
-    def indices(self, sha256: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-        """Return the positions of every split in images whose identities are ``sha256``."""
+    def indices(self, source_sha256: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+        """Return the positions of every split among images (``Prepared.source_sha256``)."""
         side = {sha: name for name, pairs in self.members.items() for sha, _ in pairs}
+        sides = [side.get(sha) for sha in source_sha256]
         return {
-            name: np.array([i for i, sha in enumerate(sha256) if side.get(sha) == name], np.int64)
+            name: np.array([i for i, own in enumerate(sides) if own == name], np.int64)
             for name in self.members
         }
 
-    def save(self, path: Path) -> None:
-        """Write ``splits.json``."""
+    def save(self, path: Path, skipped: Sequence[Skipped] = ()) -> None:
+        """Write ``splits.json``, with the files that were left out."""
         body = {
             "data_sha256": self.data_sha256,
             "seed": self.seed,
@@ -62,6 +64,7 @@ class Splits:
                 name: {"sha256": [sha for sha, _ in pairs], "items": [i for _, i in pairs]}
                 for name, pairs in self.members.items()
             },
+            "skipped": [asdict(item) for item in skipped],
         }
         files.write_json(path, "splits", body)
 
@@ -85,7 +88,7 @@ def make_splits(prepared: Prepared, *, seed: int, val: float = 0.15, test: float
     if prepared.labels is None:
         raise DataInvalid("images without labels cannot be split by class")
     asked = {"val": val, "test": test}
-    n = len(prepared.sha256)
+    n = len(prepared.source_sha256)
     totals = {name: _total(name, share, n) for name, share in asked.items() if share}
     if sum(totals.values()) >= n:
         raise DataInvalid(
@@ -114,26 +117,42 @@ def make_splits(prepared: Prepared, *, seed: int, val: float = 0.15, test: float
         seed=seed,
         asked=asked,
         members={
-            name: tuple((prepared.sha256[i], prepared.items[i]) for i in sorted(rows[name]))
+            name: tuple((prepared.source_sha256[i], prepared.items[i]) for i in sorted(rows[name]))
             for name in names
         },
-        duplicates=n - len(set(prepared.sha256)),
+        duplicates=n - len(set(prepared.source_sha256)),
     )
 
 
-def load_splits(path: Path, prepared: Prepared) -> Splits:
-    """Read ``splits.json`` and check that it belongs to these images.
+def load_splits(
+    path: Path,
+    prepared: Prepared,
+    *,
+    seed: int | None = None,
+    val: float | None = None,
+    test: float | None = None,
+) -> Splits:
+    """Read ``splits.json`` and check that it belongs to these images and to what is asked now.
+
+    Args:
+        path: The file.
+        prepared: The labelled images.
+        seed: As now asked for, like ``val`` and ``test`` in :func:`make_splits`; what is None
+            is not compared.
+        val: Share or number of the validation images.
+        test: Share or number of the test images.
 
     Raises:
         FileInvalid: Not a file of splits.
-        DataInvalid: Images were added, removed, changed or moved to another class since.
+        DataInvalid: Other splits were asked for then, or images were added, removed, changed or
+            moved to another class since.
     """
     body = files.read_json(path, "splits")
     try:
         splits = Splits(
-            data_sha256=body["data_sha256"],
+            data_sha256=str(body["data_sha256"]),
             seed=body["seed"],
-            asked=body["asked"],
+            asked=dict(body["asked"]),
             members={
                 name: tuple(zip(part["sha256"], part["items"], strict=True))
                 for name, part in body["splits"].items()
@@ -142,10 +161,19 @@ def load_splits(path: Path, prepared: Prepared) -> Splits:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileInvalid(f"{path} is not a whole file of splits: {error}") from error
+    then = {"seed": splits.seed, **splits.asked}
+    now = {"seed": seed, "val": val, "test": test}
+    if other := [name for name, x in now.items() if x is not None and x != then.get(name)]:
+        was = ", ".join(f"{name}={then.get(name)}" for name in other)
+        asked = ", ".join(f"{name}={now[name]}" for name in other)
+        raise DataInvalid(
+            f"{path} was written with {was}; now asked for: {asked}",
+            hint="ask for the same again, or start a new run folder with --out",
+        )
     if (seen := _data_sha256(prepared)) != splits.data_sha256:
         before = Counter(sha for pairs in splits.members.values() for sha, _ in pairs)
-        now = Counter(prepared.sha256)
-        new, gone = (now - before).total(), (before - now).total()
+        here = Counter(prepared.source_sha256)
+        new, gone = (here - before).total(), (before - here).total()
         change = f"{new} new, {gone} gone" if new or gone else "labels differ"
         raise DataInvalid(
             f"the labelled images changed since {path} was written ({change}; data sha256 "
@@ -162,11 +190,11 @@ def check_leaks(
     b_name: str,
     b_items: Sequence[str] = (),
 ) -> None:
-    """Refuse two sources that share an image, pixel for pixel, after the same preparation.
+    """Refuse two sources that share an image, pixel for pixel.
 
     Args:
-        a_sha256: Identities of the images of the source called ``a_name``.
-        b_sha256: Identities of the images of the source called ``b_name``.
+        a_sha256: ``source_sha256`` of the images of the source called ``a_name``.
+        b_sha256: ``source_sha256`` of the images of the source called ``b_name``.
         a_name: What the message calls the first source, for example ``--unlabeled photos``.
         b_name: What the message calls the second source.
         b_items: Names of the images of the second source, for the message.
@@ -186,7 +214,12 @@ def check_leaks(
 
 
 def draw_labels(
-    labels: NDArray[np.int64], per_class: int, *, seed: int, draw: int
+    labels: NDArray[np.int64],
+    per_class: int,
+    *,
+    seed: int,
+    draw: int,
+    class_names: Sequence[str] = (),
 ) -> NDArray[np.int64]:
     """Choose ``per_class`` images of every class at random.
 
@@ -198,6 +231,7 @@ def draw_labels(
         per_class: Images per class, 1 or more.
         seed: Seed of the run.
         draw: Number of the draw; draws are repeated to see how much the choice matters.
+        class_names: Names of the classes, for the message; numbers stand in without them.
 
     Returns:
         int64 positions in ``labels``, ascending.
@@ -208,7 +242,8 @@ def draw_labels(
     counts = {int(c): int(k) for c, k in zip(*np.unique(labels, return_counts=True), strict=True)}
     short = {c: k for c, k in counts.items() if k < per_class}
     if short or per_class < 1:
-        listed = ", ".join(f"class {c}: {k}" for c, k in short.items()) or "nothing asked for"
+        names = {c: repr(class_names[c]) if class_names else f"class {c}" for c in short}
+        listed = ", ".join(f"{names[c]}: {k}" for c, k in short.items()) or "nothing asked for"
         raise DataInvalid(
             f"cannot draw {per_class} labelled images per class: {listed}",
             hint=f"ask for 1 to {min(counts.values(), default=0)} labels per class",
@@ -233,7 +268,7 @@ def _groups_by_class(prepared: Prepared, seed: int) -> dict[int, list[list[int]]
     """
     assert prepared.labels is not None
     rows: dict[str, list[int]] = defaultdict(list)
-    for row, sha in enumerate(prepared.sha256):
+    for row, sha in enumerate(prepared.source_sha256):
         rows[sha].append(row)
     by_class: dict[int, list[list[int]]] = {c: [] for c in range(len(prepared.class_names))}
     hashed = {sha: hashlib.sha256(f"{seed}:{sha}".encode()).digest() for sha in rows}
@@ -270,5 +305,6 @@ def _assign(groups: list[list[int]], wanted: Mapping[str, int]) -> dict[str, lis
 def _data_sha256(prepared: Prepared) -> str:
     assert prepared.labels is not None
     names = (prepared.class_names[c] for c in prepared.labels)
-    lines = sorted(f"{sha} {name}\n" for sha, name in zip(prepared.sha256, names, strict=True))
+    pairs = zip(prepared.source_sha256, names, strict=True)
+    lines = sorted(f"{sha} {name}\n" for sha, name in pairs)
     return files.sha256_bytes("".join(lines).encode())

@@ -22,7 +22,7 @@ CROP_TRIES = 10
 # place of every number in the row of an image; fixed, so that one option never shifts another
 AREA, RATIO = slice(0, CROP_TRIES), slice(CROP_TRIES, 2 * CROP_TRIES)
 TOP, LEFT, FLIP, JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE = range(20, 28)
-GRAY, BLUR, SIGMA, SOLARIZE, ROTATION, SHIFT_X, SHIFT_Y, COUNT = range(28, 36)
+GRAY, BLUR, SIGMA, SOLARIZE, COUNT = range(28, 33)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,6 @@ class ViewSpec:
         blur: Probability of a Gaussian blur.
         blur_sigma: Bounds of its standard deviation, in output pixels.
         solarize: Probability of inverting all values from 128 up.
-        rotation: Largest angle, in degrees, either way.
-        translate: Largest shift along either axis, as a share of the side.
     """
 
     size: int
@@ -62,8 +60,6 @@ class ViewSpec:
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
-    rotation: float = 0.0
-    translate: float = 0.0
 
     @property
     def blur_radius(self) -> int:
@@ -115,8 +111,7 @@ class Parameters:
     ``top``, ``left``, ``height``, ``width`` are the crop in whole pixels; ``flip`` and
     ``solarize`` are booleans; ``brightness``, ``contrast``, ``saturation`` are factors (1 leaves
     the image alone, saturation 0 is grey); ``hue`` is a share of the circle; ``sigma`` is in
-    output pixels, 0 for no blur; ``angle`` is in degrees, counter-clockwise; ``shift_x`` and
-    ``shift_y`` are shares of the side, to the right and down.
+    output pixels, 0 for no blur.
     """
 
     top: NDArray[np.float64]
@@ -130,9 +125,6 @@ class Parameters:
     hue: NDArray[np.float64]
     sigma: NDArray[np.float64]
     solarize: NDArray[np.bool_]
-    angle: NDArray[np.float64]
-    shift_x: NDArray[np.float64]
-    shift_y: NDArray[np.float64]
 
     def rows(self, part: slice) -> Parameters:
         """Return the parameters of some of the images."""
@@ -180,9 +172,6 @@ def draw_parameters(
         hue=np.where(jitter, _between(-spec.hue, spec.hue, u[:, HUE]), 0.0),
         sigma=np.where(u[:, BLUR] < spec.blur, _between(*spec.blur_sigma, u[:, SIGMA]), 0.0),
         solarize=u[:, SOLARIZE] < spec.solarize,
-        angle=_between(-spec.rotation, spec.rotation, u[:, ROTATION]),
-        shift_x=_between(-spec.translate, spec.translate, u[:, SHIFT_X]),
-        shift_y=_between(-spec.translate, spec.translate, u[:, SHIFT_Y]),
     )
 
 

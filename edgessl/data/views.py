@@ -142,8 +142,6 @@ def render(
             x = torch.bmm(matrix, x.view(b, 3, h * size)).view(b, 3, h, size)
         x = x.permute(0, 2, 3, 1).reshape(b, h, size * 3)
         x = torch.bmm(rows, x).view(b, size, size, 3)
-        if spec.rotation or spec.translate:
-            x = _turn_and_shift(x, parameters)
         if offset is not None:
             x += offset[:, :, None, None]
         x.clamp_(0, 1)
@@ -226,20 +224,3 @@ def _colour_map(parameters: Parameters, mean_colour_B3: Tensor) -> tuple[Tensor,
     grey = mean_colour_B3 @ torch.tensor(RGB_TO_YIQ[0], **as_tensor)
     offset = torch.as_tensor(left_over, **as_tensor) * grey
     return torch.as_tensor(matrix, **as_tensor), offset[:, None]
-
-
-def _turn_and_shift(x_BHWC: Tensor, parameters: Parameters) -> Tensor:
-    """Rotate about the centre, then shift; what comes into sight is mirrored."""
-    angle = np.deg2rad(parameters.angle)
-    cos, sin = np.cos(angle), np.sin(angle)
-    dx, dy = 2 * parameters.shift_x, 2 * parameters.shift_y
-    # grid_sample asks where an output pixel comes from: the inverse map, y pointing down
-    theta = np.stack(
-        [cos, -sin, -(cos * dx - sin * dy), sin, cos, -(sin * dx + cos * dy)], axis=1
-    ).reshape(-1, 2, 3)
-    x = x_BHWC.permute(0, 3, 1, 2)
-    grid = F.affine_grid(
-        torch.as_tensor(theta, dtype=x.dtype, device=x.device), list(x.shape), align_corners=False
-    )
-    x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-    return x.permute(0, 2, 3, 1).contiguous()

@@ -65,9 +65,10 @@ def load_model(folder: Path) -> tuple[nn.Module, Artifact]:
         FileInvalid: Missing, altered, or its tensors do not fit the architecture.
     """
     artifact = Artifact.load(folder)
-    if artifact.artifact_kind != "model":
+    if artifact.artifact_kind != "model" or artifact.facts.get("form") != "plain":
+        kind = artifact.facts.get("form", artifact.artifact_kind)
         raise FileInvalid(
-            f"{folder} holds an '{artifact.artifact_kind}' artifact, expected a plain model",
+            f"{folder} holds a {kind} network, expected a plain one",
             hint="extract it first: edgessl extract",
         )
     facts = artifact.facts

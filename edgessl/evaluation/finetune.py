@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgessl.core.console import Reporter
-from edgessl.training.loop import Job, Plan, train
+from edgessl.data.labelled import Labelled
+from edgessl.training.loop import Job, LossFunction, Plan, train
 
 
 class MakeViews(Protocol):
@@ -26,16 +25,22 @@ class MakeViews(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """Prepared images uint8 (N, H, W, 3) with classes (N,)."""
+def classification_loss(data: Labelled, views: MakeViews, device: torch.device) -> LossFunction:
+    """Return cross-entropy over random views of labelled images, as the training loop wants it.
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    Args:
+        data: Images and labels.
+        views: One augmented view per image.
+        device: Where the network is.
+    """
+    images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
 
-    def subset(self, indices: NDArray[np.int64]) -> Labelled:
-        """Return the images at ``indices``."""
-        return Labelled(self.images[indices], self.labels[indices])
+    def loss(module: nn.Module, indices: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
+        chosen = torch.from_numpy(indices)
+        (x,) = views(images[chosen].to(device), indices, epoch)
+        return {"total": F.cross_entropy(module(x), labels[chosen].to(device))}
+
+    return loss
 
 
 def finetune(
@@ -47,29 +52,29 @@ def finetune(
     reporter: Reporter,
     label: str,
     folder: Path | None = None,
+    identity: dict[str, Any] | None = None,
 ) -> nn.Module:
     """Train all weights of a network with a head by cross-entropy, in place.
 
     Args:
-        network: Gives logits (B, C); returned in eval mode.
+        network: Gives logits (B, C); returned on the CPU in eval mode.
         data: Training images and labels.
         views: One augmented view per image.
         plan: Epochs, batch, learning rate and schedule.
         reporter: Receives progress.
         label: Shown beside the progress bar.
-        folder: For resumable state while it runs and ``metrics.jsonl``; None keeps neither.
+        folder: For resumable state and ``metrics.jsonl``; None keeps neither.
+        identity: What must be equal to resume a saved state.
+
+    Raises:
+        Diverged: The loss is no longer finite.
+        Interrupted: Stopped; the state is saved.
     """
-    images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
-
-    def loss(module: nn.Module, indices: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
-        (x,) = views(images[torch.from_numpy(indices)], indices, epoch)
-        return {"total": F.cross_entropy(module(x), labels[torch.from_numpy(indices)])}
-
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    train(Job(network, loss, plan, label, folder), reporter)
-    if folder is not None:
-        shutil.rmtree(folder / "last")
-    return network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loss = classification_loss(data, views, device)
+    train(Job(network, loss, plan, label, folder, identity or {}), reporter)
+    return network.to("cpu").to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
 
 
 def with_head(network: nn.Module, head: str, features: int, classes: int, *, seed: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Annotated, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    projector: tuple[int, ...] = Field(
+    projector: tuple[Annotated[int, Field(gt=0, le=65536)], ...] = Field(
         default=(2048, 2048, 2048),
         min_length=1,
         description="widths of the projector's Linear layers, the last one is D",

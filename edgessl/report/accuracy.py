@@ -130,7 +130,7 @@ def _summary(draws: Sequence[LedgerRow]) -> LedgerRow:
     if len(draws) == 1:
         return draws[0]
     values = [row.value for row in draws]
-    low, high = student_t_interval(values) or (None, None)
+    low, high = _t_interval(values, 0.0)
     return draws[0].model_copy(
         update={
             "value": fmean(values),
@@ -140,6 +140,12 @@ def _summary(draws: Sequence[LedgerRow]) -> LedgerRow:
             "note": None,
         }
     )
+
+
+def _t_interval(values: Sequence[float], least: float) -> tuple[float | None, float | None]:
+    """Return the t interval of the mean, cut to what a proportion or a difference can be."""
+    low, high = student_t_interval(values) or (None, None)
+    return None if low is None else max(least, low), None if high is None else min(1.0, high)
 
 
 def _point(row: LedgerRow, draws: Sequence[LedgerRow], name_width: bool) -> Point:
@@ -180,7 +186,7 @@ def _judge(
     both = [(r.value - theirs[r.draw]) for r in mine if r.draw in theirs and r.draw is not None]
     low = high = None
     if len(both) >= 2:
-        low, high = student_t_interval(both) or (None, None)
+        low, high = _t_interval(both, -1.0)
         delta = fmean(both)
     else:
         delta = both[0] if both else mine[0].value - other[0].value

@@ -35,7 +35,8 @@ def write_report(run_folders: Sequence[Path], out: Path) -> Path:
 
     Raises:
         UsageProblem: No run folder was given.
-        FileInvalid: One of them is not a folder.
+        FileInvalid: One of them is not a run folder, or its ledger cannot be read; nothing is
+            written.
     """
     if not run_folders:
         raise UsageProblem("no run folder to report on", hint="edgessl report runs/<name>")

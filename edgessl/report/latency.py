@@ -64,6 +64,20 @@ class BenchView:
     facts: list[tuple[str, str]] = field(default_factory=list)
 
     @property
+    def reasons(self) -> list[str]:
+        """Why the verdicts are what they are, to stand beside the worst of them.
+
+        A reason begins with its verdict; that of the worst is there already.
+        """
+        return [text.removeprefix(f"{self.verdict}: ") for text in self.bench.result.reasons]
+
+    @property
+    def unexplained(self) -> list[str]:
+        """The other verdicts that no reason names."""
+        result = self.bench.result
+        return [v for v in result.verdicts[1:] if not any(r.startswith(v) for r in result.reasons)]
+
+    @property
     def headline(self) -> PartView | None:
         """The part that is quoted: end to end where it was timed, else the inference."""
         by_key = {part.key: part for part in self.parts}

@@ -21,7 +21,8 @@ def write_model_card(run_folder: Path, out: Path) -> Path:
         out: The file to write, or a folder that gets ``MODEL_CARD.md``.
 
     Raises:
-        FileInvalid: ``run_folder`` is not a folder.
+        FileInvalid: ``run_folder`` is not a run folder, or its ledger cannot be read; nothing
+            is written.
     """
     run = read_run(Path(run_folder))
     summary = summarise(run)

@@ -11,13 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgessl.core import files
+from edgessl.core import files, runs
 from edgessl.core.artifact import Artifact
 from edgessl.core.errors import EdgeSSLError, FileInvalid
 from edgessl.core.ledger import Ledger, LedgerRow
 from edgessl.core.measurement import BenchResult, ParityCheck
 from edgessl.report.formats import is_number
 
+RUN_FOLDER_HINT = "give a folder that a command of edgessl wrote, such as runs/<name>, or 'last'"
 HEADLINE_PARTS = ("e2e_from_uint8", "infer")  # what is quoted, best first
 
 
@@ -102,23 +103,22 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read the files of a run folder; only an absent folder is an error.
+    """Read the files of a run folder.
+
+    Without ``run.json`` it is not a run folder, and without the ledger no figure can be trusted;
+    whatever else is absent or damaged is left out, with a note.
 
     Raises:
-        FileInvalid: ``folder`` is not a folder.
+        FileInvalid: ``folder`` is not a run folder, or its ledger cannot be read.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileInvalid(
-            f"no run folder at {folder}",
-            hint="give a folder such as runs/<name>; see edgessl runs",
-        )
+    facts = _run_facts(folder)
     problems: list[str] = []
     recipe_text = _text(folder / "recipe.yaml")
     return Run(
         name=folder.resolve().name,
         folder=folder,
-        rows=_rows(folder, problems),
+        rows=_rows(folder),
         artifacts=tuple(_artifacts(folder, problems)),
         benches=tuple(_benches(folder, problems)),
         pretrain_metrics=tuple(_lines(folder / "pretrain" / "metrics.jsonl", problems)),
@@ -129,7 +129,7 @@ def read_run(folder: Path) -> Run:
             for path in sorted(folder.glob("extract/*/equivalence.json"))
             if (document := _document(path, problems))
         },
-        facts=_document(folder / "run.json", problems),
+        facts=facts,
         recipe=_recipe(recipe_text, problems),
         recipe_text=recipe_text,
         log_tail="\n".join(_text(folder / "log.txt").splitlines()[-40:]),
@@ -154,12 +154,33 @@ def width_text(text: str) -> str:
         return text
 
 
-def _rows(folder: Path, problems: list[str]) -> tuple[LedgerRow, ...]:
+def _run_facts(folder: Path) -> dict[str, Any]:
+    if (folder / runs.FILE).is_file():
+        return files.read_json(folder / runs.FILE, "run")
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise FileInvalid(f"{folder} is not a run folder: it {what}", hint=RUN_FOLDER_HINT)
+    names = sorted(path.name for path in folder.iterdir())
+    seen = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    inside = sorted(path.parent for path in folder.glob(f"*/{runs.FILE}"))
+    above = runs.run_of(folder)
+    hint = RUN_FOLDER_HINT
+    if inside:
+        hint = f"give one of the run folders in it, for example {inside[-1]}"
+    elif above:
+        hint = f"it lies in the run folder {above}: give that"
+    raise FileInvalid(
+        f"{folder} is not a run folder: it has no {runs.FILE}, it holds {seen or 'nothing'}",
+        hint=hint,
+    )
+
+
+def _rows(folder: Path) -> tuple[LedgerRow, ...]:
     try:
         return Ledger.open(folder).rows
-    except EdgeSSLError as error:
-        problems.append(_short(error.message, folder))
-        return ()
+    except FileInvalid as error:
+        hint = "put back the ledger that this run wrote, or do the run again with another --out"
+        raise FileInvalid(error.message, hint=error.hint or hint) from error
 
 
 def _artifacts(folder: Path, problems: list[str]) -> Iterator[FoundArtifact]:

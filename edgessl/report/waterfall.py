@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgessl.core.ledger import LedgerRow
 from edgessl.report.accuracy import CHAIN, NAMES
 from edgessl.report.formats import plain, tiny
+from edgessl.report.paired import Paired, paired_answers
 from edgessl.report.read import FoundBench, Run, first_text
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One row of the waterfall."""
+    """One row of the waterfall; ``before`` is what its difference is to."""
 
     label: str
     where: str
     row: LedgerRow
-    parent: LedgerRow | None
+    before: LedgerRow | None
     against: str
+    paired: Paired | None
     agreement: float | None
     parity: str
     parity_passed: bool | None
@@ -64,24 +67,29 @@ def doubts(steps: Sequence[Step]) -> list[str]:
     elif len(hashes) > 1:
         found.append("The rows were taken on different image sets.")
     for step in steps:
-        row, parent = step.row, step.parent
-        if row.delta is None or parent is None or row.n != parent.n:
+        row, before, paired = step.row, step.before, step.paired
+        if row.delta is None or before is None or row.n != before.n:
             continue
-        if abs(row.value - parent.value - row.delta) * row.n > 0.6:
+        if abs(row.value - before.value - row.delta) * row.n > 0.6:
             found.append(
                 f"The difference of '{step.label}' does not fit the two figures it compares."
+            )
+        elif paired and abs(paired.gained - paired.lost - row.delta * row.n) > 0.6:
+            found.append(
+                f"The difference of '{step.label}' does not fit the predictions.csv of both."
             )
     return found
 
 
 def benches_of(row: LedgerRow, run: Run) -> list[FoundBench]:
-    """Return the benches that a ledger row of the bench stage speaks of."""
-    return [
+    """Return the benches that a ledger row of the bench stage speaks of, the newest first."""
+    found = [
         bench
         for bench in run.benches
         if bench.seal == row.artifact_sha256
         and row.where in (bench.device, first_text(bench.result.device, "id", "name"))
     ]
+    return sorted(found, key=lambda b: first_text(b.result.run, "finished"), reverse=True)
 
 
 def step_name(row: LedgerRow) -> str:
@@ -99,7 +107,7 @@ def step_name(row: LedgerRow) -> str:
 
 
 def _step(row: LedgerRow, known: dict[str, LedgerRow], run: Run) -> Step:
-    parent = known.get(row.parents[0]) if row.parents else None
+    before = known.get(row.compared_with or next(iter(row.parents), ""))
     benches = benches_of(row, run) if row.stage == "bench" else []
     checks = [check for bench in benches for check in bench.result.parity]
     found = run.artifact(row.artifact_sha256)
@@ -113,13 +121,28 @@ def _step(row: LedgerRow, known: dict[str, LedgerRow], run: Run) -> Step:
         label=step_name(row),
         where="" if row.where == "workstation" else row.where,
         row=row,
-        parent=parent,
-        against=step_name(parent) if parent else "",
+        before=before,
+        against=step_name(before) if before else "",
+        paired=_paired(before, row, run) if before else None,
         agreement=agreed[0] if agreement is None and agreed else agreement,
         parity=f"max |Δ| {tiny(worst.max_abs)}, cosine {worst.cosine:.6f}" if worst else "",
         parity_passed=all(check.passed for check in checks) if checks else None,
         verdict=benches[0].result.verdict if benches else "",
     )
+
+
+def _paired(before: LedgerRow, after: LedgerRow, run: Run) -> Paired | None:
+    files = [_predictions(row, run) for row in (before, after)]
+    return paired_answers(files[0], files[1]) if files[0] and files[1] else None
+
+
+def _predictions(row: LedgerRow, run: Run) -> Path | None:
+    """Return where the answers behind a row are kept, if its stage keeps them."""
+    if row.stage == "bench":
+        found = next(iter(benches_of(row, run)), None)
+    else:
+        found = run.artifact(row.artifact_sha256)
+    return run.folder / found.folder / "predictions.csv" if found else None
 
 
 def _speaks_of_the_same(other: LedgerRow, row: LedgerRow) -> bool:

@@ -192,7 +192,7 @@ def plan_for(
             raise InvalidInput(
                 f"{architecture.name} at {widths[0]:g}x and {widths[1]:g}x differ: block {block} "
                 f"has a residual connection in the {where} net only",
-                hint="choose another pair of widths, for example 1.5x-1x",
+                hint="choose another slim width: the host and the slim net must be one function",
             )
     try:
         return ChannelPlan.prefix(shapes(host), shapes(slim), architecture.channel_axes(host))

@@ -10,6 +10,7 @@ Shapes: B batch, F pooled features of the host, f of the slim net.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -125,7 +126,7 @@ def _scratch(buffers: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def recalibrate(net: Sliced, width: Width, batches: list[Tensor]) -> None:
+def recalibrate(net: Sliced, width: Width, batches: Iterable[Tensor]) -> None:
     """Re-estimate the running statistics of one width as plain averages over ``batches``.
 
     Args:

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import csv
+import io
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.core import files
 from edgessl.core.artifact import Artifact
-from edgessl.core.errors import EdgeSSLError, MeasurementNotValid
-from edgessl.core.measurement import BenchResult
+from edgessl.core.errors import EdgeSSLError, Interrupted, MeasurementNotValid
+from edgessl.core.measurement import VERDICT_ORDER, BenchResult
 from edgessl.devices import DEVICES
 from edgessl.devices.base import Device
 from edgessl.devices.bench import RUNTIME_OF_FORMAT, bench_artifact
 from edgessl.devices.protocol import expected_seconds, preset_named
 from edgessl.stages.context import Context
-from edgessl.stages.export import Source, evaluation_pack
+from edgessl.stages.roles import Split
 from edgessl.stages.rows import accuracy_row
+
+if TYPE_CHECKING:
+    from edgessl.stages.export import Source
 
 PACK = "evaluation-pack.npz"
 
 
-def run_bench(context: Context, source: Source | None, folders: list[Path]) -> list[BenchResult]:
+def run_bench(
+    context: Context, source: Source | None, folders: list[Path]
+) -> tuple[list[BenchResult], list[EdgeSSLError]]:
     """Measure export folders on the recipe's device; finished ones of the same seal are kept.
 
     Args:
@@ -32,40 +39,44 @@ def run_bench(context: Context, source: Source | None, folders: list[Path]) -> l
         source: The plain net the files came from, for agreement on the device; None without.
         folders: Export stage folders.
 
-    Raises:
-        MeasurementNotValid: A verdict is not VALID and the recipe does not allow that. All
-            folders are measured first.
-        EdgeSSLError: The worst error of a folder that could not be measured.
+    Returns:
+        What was measured, and what went wrong: folders that could not be measured, and one
+        ``MeasurementNotValid`` when a verdict is not VALID and the recipe does not allow that.
     """
     section = context.recipe.bench
     device: Device = DEVICES.load(section.device)()
     preset = preset_named(section.preset)
-    pack = context.folder("bench", PACK)
-    evaluation_pack(pack, context.splits.test, source.logits if source else None)
+    pack, proof = context.folder("bench", PACK), context.images.proof
     minutes = expected_seconds(preset) * len(folders) / 60
     context.reporter.say(
         f"bench: {len(folders)} artifact(s) on {device.id}, preset {preset.name}, "
         f"about {minutes:.1f} minutes"
     )
-    results, problems = [], []
-    for folder in folders:
-        try:
-            results.append(_one(context, device, folder, pack))
-        except EdgeSSLError as error:
-            problems.append(error)
-            context.reporter.warn(f"{folder.name}: {error.message}")
-    pack.unlink(missing_ok=True)
-    if problems:
-        raise problems[0]
+    results: list[BenchResult] = []
+    problems: list[EdgeSSLError] = []
+    try:
+        evaluation_pack(pack, proof, source.logits if source else None)
+        for folder in folders:
+            try:
+                results.append(_one(context, device, folder, pack))
+            except Interrupted:
+                raise
+            except EdgeSSLError as error:
+                problems.append(error)
+                context.reporter.warn(f"{folder.name}: {error.message}")
+    finally:
+        pack.unlink(missing_ok=True)
     doubtful = [r for r in results if r.verdict != "VALID"]
     if doubtful and not section.allow_unstable:
-        worst = doubtful[0]
-        raise MeasurementNotValid(
-            f"{len(doubtful)} of {len(results)} measurements are not valid; "
-            f"{worst.verdict}: {'; '.join(worst.reasons) or 'see result.json'}",
-            hint="close other programs and bench again, or accept it with --allow-unstable",
+        worst = min(doubtful, key=lambda result: VERDICT_ORDER.index(result.verdict))
+        problems.append(
+            MeasurementNotValid(
+                f"{len(doubtful)} of {len(results)} measurements are not valid: "
+                f"{'; '.join(worst.reasons) or worst.verdict}",
+                hint="close other programs and bench again, or accept it with --allow-unstable",
+            )
         )
-    return results
+    return results, problems
 
 
 def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchResult:
@@ -86,41 +97,42 @@ def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchRes
             device, folder, pack, out, preset=preset, threads=section.threads,
             progress=lambda line: bar.update(0, line),
         )  # fmt: skip
-    _put_rows(context, device, artifact, result, out)
+    _put_rows(context, device, folder, artifact, result, out)
     context.reporter.say(f"bench: {folder.name}  {figure(result)}")
     return result
 
 
 def figure(result: BenchResult) -> str:
     """Say the latency with its verdict; a wrong file has no latency to say."""
-    infer, verdict = result.latency_ms.get("infer"), ", ".join(result.verdicts)
+    infer = result.latency_ms.get("infer")
+    verdict = "; ".join(result.reasons) or ", ".join(result.verdicts)
     if infer is None or infer.p50 is None:
-        return f"no figure  [{verdict}] {'; '.join(result.reasons)}"
+        return f"no figure  [{verdict}]"
     p90 = f", p90 {infer.p90:.3f}" if infer.p90 is not None else ""
-    text = f"infer p50 {infer.p50:.3f} ms{p90} (n {infer.n})  [{verdict}]"
-    return text + (f" {'; '.join(result.reasons)}" if result.reasons else "")
+    return f"infer p50 {infer.p50:.3f} ms{p90} (n {infer.n})  [{verdict}]"
 
 
 def _put_rows(
-    context: Context, device: Device, artifact: Artifact, result: BenchResult, out: Path
-) -> None:
-    if result.accuracy is None or not (out / "predictions.csv").is_file():
+    context: Context, device: Device, folder: Path, artifact: Artifact, result: BenchResult,
+    out: Path,
+) -> None:  # fmt: skip
+    """Put top-1 on the device into the ledger, compared with this file on the workstation."""
+    if result.accuracy is None or not artifact.labels:
         return
-    with (out / "predictions.csv").open(newline="", encoding="utf-8") as stream:
-        lines = list(csv.DictReader(stream))
-    right = np.array([line["label"] == line["predicted"] for line in lines])
-    parents = context.ledger.find(stage="export", artifact_sha256=artifact.seal, metric="top1")
-    before = _right_on_workstation(context, artifact)
-    facts = parents[0] if parents else None
+    here, before = _answers(out / "predictions.csv"), _answers(folder / "predictions.csv")
+    exported = context.ledger.find(stage="export", artifact_sha256=artifact.seal, metric="top1")
+    facts = exported[0] if exported else None
+    comparable = facts is not None and [k for k, _ in here] == [k for k, _ in before]
+    target = artifact.facts["target"]
     context.ledger.put(
         [
             accuracy_row(
-                right, parent=(facts, before) if facts and before is not None else None,
-                id=f"bench/{device.id}/{artifact.facts['target']}-{artifact.seal[:8]}",
+                _right(here), compared=(facts, _right(before)) if facts and comparable else None,
+                id=f"bench/{device.id}/{target}-{context.recipe.bench.threads}t-{artifact.seal[:8]}",
                 stage="bench", variant=facts.variant if facts else "model",
                 artifact_sha256=artifact.seal, width=f"{artifact.facts['width']:g}x",
-                target=artifact.facts["target"], quantize=artifact.facts["quantize"],
-                where=device.id, split="test", data_sha256=context.splits.test.data_sha256,
+                target=target, quantize=artifact.facts["quantize"], where=device.id,
+                split="test", data_sha256=context.images.proof.data_sha256,
                 labels_per_class=facts.labels_per_class if facts else None,
                 seed=facts.seed if facts else None, draw=facts.draw if facts else None,
                 metric="top1", note=f"verdict {result.verdict}",
@@ -129,10 +141,51 @@ def _put_rows(
     )  # fmt: skip
 
 
-def _right_on_workstation(context: Context, artifact: Artifact) -> NDArray[np.bool_] | None:
-    for path in context.folder("export").glob("*/artifact.json"):
-        if files.read_json(path, "export").get("seal") == artifact.seal:
-            with (path.parent / "predictions.csv").open(newline="", encoding="utf-8") as stream:
-                rows = csv.DictReader(stream)
-                return np.array([row["label"] == row["predicted"] for row in rows])
+def _answers(path: Path) -> list[tuple[str, bool]]:
+    """Return (image sha256, answered right) for every line of a ``predictions.csv``."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [(x["sha256"], x["label"] == x["predicted"]) for x in csv.DictReader(stream)]
+
+
+def _right(answers: list[tuple[str, bool]]) -> NDArray[np.bool_]:
+    return np.array([right for _, right in answers])
+
+
+def find_source(context: Context, folder: Path, runs: list[Path]) -> Source | None:
+    """Return the plain net that an export came from, looked for in the runs of its lineage.
+
+    None if it is not there any more, or torch is not installed.
+    """
+    wanted = Artifact.load(folder).parents
+    for run in runs:
+        for path in run.glob("extract/*/model.json"):
+            if files.read_json(path, "model").get("seal") in wanted:
+                try:
+                    from edgessl.stages.export import Source
+
+                    return Source.load(context, path.parent)
+                except (EdgeSSLError, ModuleNotFoundError) as error:
+                    context.reporter.detail(f"no reference outputs: {error}")
     return None
+
+
+def evaluation_pack(path: Path, test: Split, reference: NDArray[np.float32] | None) -> None:
+    """Write the test images as an evaluation pack for a device (see ``devices.pack.Pack``).
+
+    Args:
+        path: The ``.npz`` to write.
+        test: Images and labels.
+        reference: float32 PyTorch logits (N, C), for agreement on the device; None without.
+    """
+    arrays: dict[str, NDArray[Any]] = {
+        "images": test.images,
+        "labels": test.labels,
+        "sha256": np.array(test.sha256, dtype="U64"),
+    }
+    if reference is not None:
+        arrays["reference"] = reference
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    files.write_bytes(path, buffer.getvalue())

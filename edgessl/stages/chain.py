@@ -6,21 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgessl.core.errors import EdgeSSLError, Interrupted, UsageProblem, nearest
-from edgessl.core.measurement import BenchResult
+from edgessl.core.runs import STAGES
 from edgessl.stages.bench import run_bench
 from edgessl.stages.context import Context
-from edgessl.stages.evaluate import evaluate
+from edgessl.stages.conversion import check_installed
+from edgessl.stages.evaluate import evaluate, label_draws
 from edgessl.stages.export import Source, export_folder, run_export
 from edgessl.stages.extract import run_extract
 from edgessl.stages.finetune import run_finetune
 from edgessl.stages.networks import net_spec
-from edgessl.stages.pretrain import pretrain
+from edgessl.stages.pretrain import build_method, make_plan, pretrain
+from edgessl.training.loop import check_plan
 
-STAGES = ("pretrain", "evaluate", "finetune", "extract", "export", "bench", "report")
 # without these the later stages have nothing to work on
 TRUNK = {"pretrain", "finetune", "extract"}
-# which error a run with several ends with
-WORST_FIRST = (130, 1, 3, 2, 4, 5, 6, 7)
 
 
 def selected(start: str | None, until: str | None) -> tuple[str, ...]:
@@ -49,6 +48,7 @@ def run_chain(context: Context, stages: tuple[str, ...]) -> list[EdgeSSLError]:
     Raises:
         Interrupted: At once, without going on.
     """
+    preflight(context, stages)
     chain = _Chain(context)
     steps: dict[str, Callable[[], object]] = {
         "pretrain": lambda: pretrain(context),
@@ -73,6 +73,22 @@ def run_chain(context: Context, stages: tuple[str, ...]) -> list[EdgeSSLError]:
     return chain.errors
 
 
+def preflight(context: Context, stages: tuple[str, ...]) -> None:
+    """Find what is wrong with images, labels and settings before anything long starts.
+
+    Raises:
+        DataInvalid, RecipeInvalid, InvalidInput: As the stages would, hours later.
+        MissingExtra: A target's converter or runtime is not installed.
+    """
+    recipe = context.recipe
+    label_draws(context)
+    if "pretrain" in stages:
+        build_method(recipe)
+        check_plan(make_plan(recipe, len(context.images.pool.images)))
+    for target in recipe.export.targets if "export" in stages else ():
+        check_installed(target)
+
+
 def write_reports(context: Context) -> Path:
     """Write ``report.html`` and ``MODEL_CARD.md`` into the run folder."""
     from edgessl.report.html import write_report
@@ -84,11 +100,6 @@ def write_reports(context: Context) -> Path:
     context.run.finish_stage("report", 0.0)
     context.reporter.say(f"report: {path}")
     return path
-
-
-def worst_of(errors: list[EdgeSSLError]) -> EdgeSSLError:
-    """Return the error that decides the exit code."""
-    return min(errors, key=lambda error: WORST_FIRST.index(error.exit_code))
 
 
 class _Chain:
@@ -113,14 +124,17 @@ class _Chain:
             except EdgeSSLError as error:
                 self.failed(f"export {target}", error)
 
-    def bench(self) -> list[BenchResult]:
+    def bench(self) -> None:
         folders = [
             folder
             for target in self.context.recipe.export.targets
             if (folder := export_folder(self.context, self.source.artifact, target)).is_dir()
             and (folder / "stage.json").is_file()
         ]
-        return run_bench(self.context, self.source, folders) if folders else []
+        if folders:
+            _, problems = run_bench(self.context, self.source, folders)
+            for error in problems:
+                self.failed("bench", error)
 
     def failed(self, stage: str, error: EdgeSSLError) -> None:
         self.errors.append(error)

@@ -9,6 +9,7 @@ import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,18 @@ def predict(job: dict[str, Any]) -> dict[str, Any]:
     np.save(buffer, logits, allow_pickle=False)
     files.write_bytes(Path(job["outputs"]), buffer.getvalue())
     return {"n": len(logits), "versions": exporter.versions()}
+
+
+def check_installed(target: str) -> None:
+    """Refuse a target whose converter or runtime is not installed, without importing them.
+
+    Raises:
+        MissingExtra: Names the package and the extra that brings it.
+    """
+    for package in EXPORTERS.load(target).needs:
+        if find_spec(package) is None:
+            extra = "train" if package in TRAIN_PACKAGES else EXPORTERS[target].extra
+            raise missing_extra(f"target '{target}'", package, extra)
 
 
 TASKS = {"convert": convert, "predict": predict}

@@ -14,11 +14,12 @@ from edgessl.core.errors import DataInvalid
 from edgessl.core.ledger import LedgerRow
 from edgessl.core.recipe import Recipe
 from edgessl.data.splits import draw_labels
-from edgessl.evaluation.answers import outputs
 from edgessl.evaluation.knn import knn_predict
 from edgessl.evaluation.linear import fit_probe, pixels
+from edgessl.evaluation.outputs import outputs
 from edgessl.stages.context import Context
 from edgessl.stages.networks import Host, load_host
+from edgessl.stages.pretrain import check_unseen
 from edgessl.stages.rows import accuracy_row, summary_row
 
 Features = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -31,6 +32,7 @@ def evaluate(context: Context, checkpoint: Path) -> tuple[LedgerRow, ...]:
     """
     host = load_host(checkpoint)
     recipe, seal = context.recipe, host.artifact.seal
+    check_unseen(context, checkpoint)
     identity = {
         "evaluate": recipe.evaluate.model_dump(mode="json"),
         "labels": recipe.labels.model_dump(mode="json"),
@@ -49,7 +51,7 @@ def evaluate(context: Context, checkpoint: Path) -> tuple[LedgerRow, ...]:
         rows: list[LedgerRow] = []
         for name, features, sha in sources:
             rows += _rows(context, name, features, sha, host.spec.label)
-        context.ledger.put(rows)
+        context.ledger.replace("evaluate", rows)
         return tuple(rows)
 
     def load() -> tuple[LedgerRow, ...]:
@@ -98,7 +100,7 @@ def _rows(
         )
     if "linear" in recipe.evaluate.protocols:
         drawn = []
-        for draw, chosen in label_draws(recipe, train[1]):
+        for draw, chosen in label_draws(context):
             start = time.monotonic()
             probe = fit_probe((train[0][chosen], train[1][chosen]), validation)
             drawn.append(
@@ -120,14 +122,25 @@ def _rows(
     return rows
 
 
-def label_draws(recipe: Recipe, labels: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
-    """Return (draw, chosen training images) for every draw of the recipe; all labels: one draw."""
-    if recipe.labels.per_class is None:
-        return [(0, np.arange(len(labels)))]
+def label_draws(context: Context) -> list[tuple[int, NDArray[np.int64]]]:
+    """Return (draw, chosen training images) for every draw of the recipe; all labels: one draw.
+
+    Raises:
+        DataInvalid: A class has fewer training images than labels per class.
+    """
+    wanted, train = context.recipe.labels, context.splits.train
+    if wanted.per_class is None:
+        return [(0, np.arange(len(train.labels)))]
     return [
-        (draw, draw_labels(labels, recipe.labels.per_class, seed=recipe.seed, draw=draw))
-        for draw in range(recipe.labels.draws)
-    ]
+        (
+            draw,
+            draw_labels(
+                train.labels, wanted.per_class, seed=context.recipe.seed, draw=draw,
+                class_names=context.splits.class_names,
+            ),
+        )
+        for draw in range(wanted.draws)
+    ]  # fmt: skip
 
 
 def _budget(recipe: Recipe) -> str:

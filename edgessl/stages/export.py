@@ -19,11 +19,12 @@ from edgessl.core.artifact import Artifact
 from edgessl.core.errors import GateFailed
 from edgessl.core.images import to_model_input
 from edgessl.encoders.loading import load_model
-from edgessl.evaluation.answers import outputs
+from edgessl.evaluation.outputs import outputs
 from edgessl.exporters import EXPORTERS
 from edgessl.exporters.parity import FLOAT32_TOLERANCE, Parity, compare
 from edgessl.stages.child import run_child
-from edgessl.stages.context import Context, Split, clear
+from edgessl.stages.context import Context, clear
+from edgessl.stages.roles import Split
 from edgessl.stages.rows import accuracy_row, write_predictions
 
 GOLDEN = 16
@@ -31,7 +32,7 @@ GOLDEN = 16
 
 @dataclass(frozen=True)
 class Source:
-    """The plain net to export, with its float32 logits on the test images."""
+    """The plain net to export, with its float32 outputs on the proof images."""
 
     folder: Path
     artifact: Artifact
@@ -39,9 +40,9 @@ class Source:
 
     @classmethod
     def load(cls, context: Context, folder: Path) -> Source:
-        """Load a plain net and run it in PyTorch on the test images."""
+        """Load a plain net and run it in PyTorch on the proof images."""
         network, artifact = load_model(folder)
-        return cls(folder, artifact, outputs(network, context.splits.test.images, artifact.input))
+        return cls(folder, artifact, outputs(network, context.images.proof.images, artifact.input))
 
 
 def export_folder(context: Context, artifact: Artifact, target: str) -> Path:
@@ -69,7 +70,7 @@ def run_export(context: Context, source: Source, target: str) -> Path:
         "source": source.artifact.seal,
         "target": target,
         "quantize": context.recipe.export.quantize,
-        "data": context.splits.test.data_sha256,
+        "data": context.images.proof.data_sha256,
     }
 
     def work() -> Path:
@@ -86,7 +87,7 @@ def run_export(context: Context, source: Source, target: str) -> Path:
 
 
 def _export(context: Context, source: Source, target: str, folder: Path) -> None:
-    section, test = context.recipe.export, context.splits.test
+    section, test = context.recipe.export, context.images.proof
     context.reporter.say(f"export: {target} ...")
     log = folder / "converter.log"
     job = {"target": target, "model_folder": str(source.folder), "out_folder": str(folder)}
@@ -110,10 +111,13 @@ def _export(context: Context, source: Source, target: str, folder: Path) -> None
     _write_golden(folder / "golden.npz", test, source.logits, logits, artifact.seal)
     parity = compare(source.logits, logits)
     _write_parity(folder / "parity.json", parity, artifact, source, test)
-    write_predictions(folder / "predictions.csv", test.sha256, test.labels, logits)
-    _put_rows(context, source, target, artifact, logits, parity)
+    if source.artifact.labels:
+        write_predictions(folder / "predictions.csv", test.sha256, test.labels, logits)
+        _put_rows(context, source, target, artifact, logits, parity)
     if not parity.passed:
-        np.savez(folder / "mismatch.npz", reference=source.logits, got=logits)
+        buffer = io.BytesIO()
+        np.savez(buffer, reference=source.logits, got=logits)
+        files.write_bytes(folder / "mismatch.npz", buffer.getvalue())
         raise GateFailed(
             f"{target}: logits differ from PyTorch by {parity.max_abs:.2e} of the largest logit "
             f"(allowed {parity.tolerance:.0e}) on {parity.n} images; agreement "
@@ -169,7 +173,7 @@ def _write_parity(
         "seal": artifact.seal,
         "source_seal": source.artifact.seal,
         "where": "workstation",
-        "images": {"split": "test", "n": parity.n, "data_sha256": test.data_sha256},
+        "images": {"split": test.name, "n": parity.n, "data_sha256": test.data_sha256},
         "checks": [check],
         "snr_db": parity.snr_db,
         "differing": [list(pair) for pair in parity.differing],
@@ -182,9 +186,7 @@ def _put_rows(
     context: Context, source: Source, target: str, artifact: Artifact,
     logits: NDArray[np.float32], parity: Parity,
 ) -> None:  # fmt: skip
-    test, facts = context.splits.test, source.artifact.facts
-    if not source.artifact.labels:
-        return
+    test, facts = context.images.proof, source.artifact.facts
     width = f"{facts['width']:g}x"
     parents = context.ledger.find(stage="extract", artifact_sha256=source.artifact.seal)
     common: dict[str, Any] = {
@@ -199,8 +201,8 @@ def _put_rows(
     context.ledger.put(
         [
             accuracy_row(
-                right, parent=(parents[0], before) if parents else None, id=name, metric="top1",
-                **common,
+                right, compared=(parents[0], before) if parents else None, id=name, metric="top1",
+                note=None if parity.passed else "failed the parity gate", **common,
             ),
             accuracy_row(
                 logits.argmax(1) == source.logits.argmax(1), id=f"{name}/agreement",
@@ -209,23 +211,3 @@ def _put_rows(
             ),
         ]
     )  # fmt: skip
-
-
-def evaluation_pack(path: Path, test: Split, reference: NDArray[np.float32] | None) -> None:
-    """Write the test images as an evaluation pack for a device (see ``devices.pack.Pack``).
-
-    Args:
-        path: The ``.npz`` to write.
-        test: Images and labels.
-        reference: float32 PyTorch logits (N, C), for agreement on the device; None without.
-    """
-    arrays: dict[str, NDArray[Any]] = {
-        "images": test.images,
-        "labels": test.labels,
-        "sha256": np.array(test.sha256, dtype="U64"),
-    }
-    if reference is not None:
-        arrays["reference"] = reference
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    files.write_bytes(path, buffer.getvalue())

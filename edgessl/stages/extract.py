@@ -16,11 +16,11 @@ from edgessl.core.ledger import LedgerRow
 from edgessl.cost.macs import count_macs
 from edgessl.encoders.base import Edit
 from edgessl.encoders.loading import load_model, write_tensors
-from edgessl.evaluation.answers import outputs
+from edgessl.evaluation.outputs import outputs
 from edgessl.slimming.extract import TOLERANCE, largest_difference
 from edgessl.stages.context import Context
 from edgessl.stages.networks import Host, load_host
-from edgessl.stages.rows import accuracy_row
+from edgessl.stages.rows import accuracy_row, write_predictions
 
 PROBED = 256  # images the equivalence is checked on
 
@@ -109,8 +109,7 @@ def _snippet(stock: str, width: float, host: Host, edits: tuple[Edit, ...]) -> s
 def _prove(context: Context, host: Host, folder: Path, artifact: Artifact) -> None:
     """Compare the files just written with the slim pass of the host on real images."""
     network, _ = load_model(folder)
-    test = context.splits.test
-    images = test.images[:PROBED]
+    images = context.images.proof.images[:PROBED]
     batch = torch.from_numpy(to_model_input(images, artifact.input))
     headless = host.plain() if not host.head else _without_head(host)
     gap = largest_difference(headless, host.sliced, batch)
@@ -145,7 +144,10 @@ def _prove(context: Context, host: Host, folder: Path, artifact: Artifact) -> No
         f"(largest difference {max(gap, logits_gap):.1e})"
     )
     if host.head:
-        context.ledger.put([_row(context, host, artifact, network)])
+        test = context.splits.test
+        logits = outputs(network, test.images, context.spec)
+        write_predictions(folder / "predictions.csv", test.sha256, test.labels, logits)
+        context.ledger.replace("extract", [_row(context, host, artifact, network)])
 
 
 def _without_head(host: Host) -> torch.nn.Module:
@@ -158,7 +160,7 @@ def _row(context: Context, host: Host, artifact: Artifact, network: torch.nn.Mod
     after = outputs(network, test.images, context.spec).argmax(1) == test.labels
     parents = context.ledger.find(stage="finetune", artifact_sha256=host.artifact.seal)
     return accuracy_row(
-        after, parent=(parents[0], before) if parents else None,
+        after, compared=(parents[0], before) if parents else None,
         id=f"extract/{host.spec.label}", stage="extract", variant=facts.get("variant", "model"),
         artifact_sha256=artifact.seal, width=host.spec.label, target="pytorch", quantize="none",
         split="test", data_sha256=test.data_sha256, metric="top1",

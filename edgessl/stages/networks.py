@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,23 +105,37 @@ def load_host(folder: Path) -> Host:
     return Host(architecture, spec, sliced, artifact, head)
 
 
-def check_width(folder: Path, width: str | None) -> None:
-    """Refuse a width that the host in ``folder`` was not trained at.
+def check_encoder(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recipe's encoder section of the host in ``folder``.
+
+    Args:
+        folder: Pretraining checkpoint or fine-tuned host.
+        settings: Dotted values that the user gave; those of the encoder must agree with it.
 
     Raises:
-        UsageProblem: Names the width there is.
+        UsageProblem: They ask for another encoder, width or stem than the checkpoint has.
     """
-    if width is None:
-        return
-    try:
-        wanted = parse_width(width)
-    except ValueError as error:
-        raise UsageProblem(f"--width: {error}") from None
-    trained = float(Artifact.load(folder).facts.get("slim_width", 0.0))
-    if wanted != (trained, trained):
-        raise UsageProblem(
-            f"{folder} has no net of width {width}", hint=f"it was trained at --width {trained:g}x"
-        )
+    facts = Artifact.load(folder).facts
+    host, slim = float(facts.get("host_width", 0)), float(facts.get("slim_width", 0))
+    encoder = {
+        "name": facts.get("architecture"),
+        "width": f"{host:g}x-{slim:g}x" if host != slim else f"{slim:g}x",
+        "stem": facts.get("stem"),
+    }
+    for key, value in encoder.items():
+        wanted = settings.get(f"encoder.{key}")
+        if wanted is None or wanted == value:
+            continue
+        try:
+            fits = key == "width" and parse_width(wanted) in {(host, slim), (slim, slim)}
+        except ValueError as error:
+            raise UsageProblem(f"--width: {error}") from None
+        if not fits:
+            raise UsageProblem(
+                f"{folder} has {key} {value}, not {wanted}",
+                hint="a checkpoint keeps its encoder: leave the option out",
+            )
+    return {f"encoder.{key}": value for key, value in encoder.items()}
 
 
 def artifact_folder(path: Path, *places: str) -> Path:
@@ -144,5 +159,6 @@ def artifact_folder(path: Path, *places: str) -> Path:
             if any((found / name).is_file() for name in documents):
                 return found
     raise FileInvalid(
-        f"{path} holds no checkpoint", hint="give a file, a stage folder or a run folder"
+        f"{path} holds no checkpoint (looked for {', '.join(places)})",
+        hint="give a file, a stage folder or a run folder",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from edgessl.core.artifact import Artifact
-from edgessl.core.errors import RecipeInvalid, nearest
+from edgessl.core import files
+from edgessl.core.artifact import Artifact, InputSpec
+from edgessl.core.errors import FileInvalid, RecipeInvalid, nearest
 from edgessl.core.images import to_model_input
 from edgessl.core.recipe import Recipe
 from edgessl.data.views import Views, view_specs
@@ -21,10 +23,13 @@ from edgessl.encoders import ENCODERS
 from edgessl.encoders.loading import write_tensors
 from edgessl.methods import METHODS
 from edgessl.slimming.extract import build_sliced
-from edgessl.slimming.sliced import Sliced, recalibrate
+from edgessl.slimming.sliced import recalibrate
 from edgessl.stages.context import Context
 from edgessl.stages.networks import host_facts, net_spec
+from edgessl.stages.roles import Pool
 from edgessl.training.loop import Job, Plan, train
+
+IMAGES_FILE = "images.txt"  # source identities of the images that were pretrained on
 
 
 def pretrain(context: Context) -> Path:
@@ -32,20 +37,20 @@ def pretrain(context: Context) -> Path:
 
     Raises:
         RecipeInvalid: The method refuses its options or widths.
-        DataInvalid: See :attr:`Context.unlabeled`.
+        DataInvalid: See :attr:`Images.pool`.
         Interrupted: Stopped; the state is saved.
     """
     recipe, folder = context.recipe, context.folder("pretrain")
-    images, images_sha = context.unlabeled
+    pool = context.images.pool
     identity = {
         "pretrain": recipe.pretrain.model_dump(mode="json", exclude={"save_every_s"}),
         "encoder": recipe.encoder.model_dump(mode="json"),
         "seed": recipe.seed,
-        "data_sha256": images_sha,
+        "data_sha256": pool.data_sha256,
     }
 
     def work() -> Path:
-        _pretrain(context, images, folder, identity)
+        _pretrain(context, pool, folder, identity)
         return folder
 
     def load() -> Path:
@@ -55,58 +60,100 @@ def pretrain(context: Context) -> Path:
     return context.stage("pretrain", folder, identity, work, load)
 
 
-def _pretrain(
-    context: Context, images: NDArray[np.uint8], folder: Path, identity: dict[str, Any]
-) -> None:
+def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, Any]) -> None:
     recipe, section = context.recipe, context.recipe.pretrain
     spec = net_spec(recipe)
-    architecture = ENCODERS.load(spec.architecture)
-    method_class = METHODS.load(section.method)
-    options = method_options(recipe)
-    sliced = build_sliced(architecture, spec, seed=recipe.seed)
-    features = sliced.plan.groups[architecture.feature_group(sliced.host)]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        method = method_class.from_options(sliced, features, options)
+    method, options = build_method(recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     method = method.to(device).to(memory_format=torch.channels_last)
-    views = make_views(recipe, context)
-    stored = torch.from_numpy(images).to(device)
+    views = make_views(recipe, context.spec)
+    stored = torch.from_numpy(pool.images)
 
     def loss(module: nn.Module, indices: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
-        batch = stored[torch.from_numpy(indices).to(device)]
+        batch = stored[torch.from_numpy(indices)].to(device, non_blocking=True)
         return module(views(batch, indices, epoch))
 
-    plan = Plan(
-        items=len(images), batch=section.batch, epochs=section.epochs,
-        learning_rate=section.learning_rate, optimizer=section.optimizer,
-        weight_decay=section.weight_decay, warmup=section.warmup, seed=recipe.seed,
-    )  # fmt: skip
     context.reporter.say(
         f"pretrain: {section.method}, {spec.architecture} {recipe.encoder.width}, "
-        f"{len(images)} images of {context.spec.resize} px, on {device.type}"
+        f"{len(stored)} images of {context.spec.resize} px, on {device.type}"
     )
     job = Job(
-        method, loss, plan, "pretrain", folder, identity, section.max_seconds,
-        section.save_every_s, after_step=method.after_step,
+        method, loss, make_plan(recipe, len(stored)), "pretrain", folder, identity,
+        section.max_seconds, section.save_every_s, after_step=method.after_step,
     )  # fmt: skip
     followed = train(job, context.reporter)
-    sliced = method.encoder.to("cpu").to(memory_format=torch.contiguous_format)
-    _recalibrate(sliced, images, context, section.recalibrate_batches)
+    sliced = method.encoder
+    for width in ("host",) if sliced.plan.is_dense else ("host", "slim"):
+        recalibrate(sliced, width, _as_deployed(context, pool, device))
+    sliced.to("cpu").to(memory_format=torch.contiguous_format)
     write_tensors(folder / "encoder.safetensors", sliced.state_dict())
-    facts = host_facts(architecture, spec, sliced) | {
+    files.write_text(folder / IMAGES_FILE, "".join(f"{sha}\n" for sha in pool.source_sha256))
+    facts = host_facts(ENCODERS.load(spec.architecture), spec, sliced) | {
         "method": section.method,
         "options": options.model_dump(mode="json"),
         "epochs": followed.epochs,
         "steps": followed.steps,
-        "images": len(images),
-        "data_sha256": identity["data_sha256"],
+        "images": len(stored),
+        "images_sha256": files.sha256_file(folder / IMAGES_FILE),
+        "data_sha256": pool.data_sha256,
         "seed": recipe.seed,
     }
     Artifact.sealed(
         folder, ["encoder.safetensors"], artifact_kind="encoder", format="safetensors",
         input=context.spec, facts=facts,
     )  # fmt: skip
+
+
+def build_method(recipe: Recipe) -> tuple[Any, Any]:
+    """Return the recipe's method with fresh weights, and its options.
+
+    Raises:
+        RecipeInvalid: The method refuses its options or widths.
+        InvalidInput: The widths do not fit into each other.
+    """
+    spec = net_spec(recipe)
+    architecture = ENCODERS.load(spec.architecture)
+    options = method_options(recipe)
+    sliced = build_sliced(architecture, spec, seed=recipe.seed)
+    features = sliced.plan.groups[architecture.feature_group(sliced.host)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        method = METHODS.load(recipe.pretrain.method).from_options(sliced, features, options)
+    return method, options
+
+
+def make_plan(recipe: Recipe, images: int) -> Plan:
+    """Return the training plan of the recipe for a number of images."""
+    section = recipe.pretrain
+    return Plan(
+        items=images, batch=section.batch, epochs=section.epochs,
+        learning_rate=section.learning_rate, optimizer=section.optimizer,
+        weight_decay=section.weight_decay, warmup=section.warmup, seed=recipe.seed,
+    )  # fmt: skip
+
+
+def check_unseen(context: Context, checkpoint: Path) -> None:
+    """Refuse a checkpoint that was pretrained on validation or test images of this run.
+
+    Args:
+        context: The run that is about to choose and measure.
+        checkpoint: Folder of a pretraining checkpoint; of another artifact: nothing to check.
+
+    Raises:
+        DataInvalid: It was; the first images are named.
+        FileInvalid: The list of its images is missing or was changed.
+    """
+    artifact = Artifact.load(checkpoint)
+    if artifact.artifact_kind != "encoder":
+        return
+    path = checkpoint / IMAGES_FILE
+    if not path.is_file() or files.sha256_file(path) != artifact.facts.get("images_sha256"):
+        raise FileInvalid(
+            f"{path} is missing or was changed: it says which images were pretrained on",
+            hint="copy the whole folder of the checkpoint",
+        )
+    seen = path.read_text(encoding="utf-8").split()
+    context.images.check_unseen(seen, f"the pretraining images of {checkpoint}")
 
 
 def method_options(recipe: Recipe) -> Any:
@@ -131,8 +178,8 @@ def method_options(recipe: Recipe) -> Any:
         raise RecipeInvalid("\n".join(lines)) from None
 
 
-def make_views(recipe: Recipe, context: Context) -> Views:
-    """Return the random views of the recipe.
+def make_views(recipe: Recipe, spec: InputSpec) -> Views:
+    """Return the random views of the recipe, normalised as in ``spec``.
 
     Raises:
         RecipeInvalid: No such preset.
@@ -141,20 +188,16 @@ def make_views(recipe: Recipe, context: Context) -> Views:
     specs = view_specs(wanted.preset, recipe.data.imgsz, flip=wanted.flip)
     if wanted.crop_scale is not None:
         specs = tuple(replace(s, crop_scale=wanted.crop_scale) for s in specs)
-    return Views(specs, context.spec.mean, context.spec.std, recipe.seed)
+    return Views(specs, spec.mean, spec.std, recipe.seed)
 
 
-def _recalibrate(sliced: Sliced, images: NDArray[np.uint8], context: Context, batches: int) -> None:
-    """Re-estimate all BatchNorm statistics on training images as they look when deployed."""
-    spec, size = context.spec, min(256, len(images))
-    edge = (spec.resize - spec.height) // 2
-    order = np.random.Generator(np.random.PCG64([context.recipe.seed, 1])).permutation(len(images))
-    parts = [order[i : i + size] for i in range(0, len(order) - size + 1, size)][:batches]
-    prepared = [
-        torch.from_numpy(
-            to_model_input(images[p][:, edge : edge + spec.height, edge : edge + spec.width], spec)
-        )
-        for p in parts
-    ]
-    for width in ("host", "slim"):
-        recalibrate(sliced, width, prepared)
+def _as_deployed(context: Context, pool: Pool, device: torch.device) -> Iterator[Tensor]:
+    """Yield batches of training images without augmentation, cropped as when deployed."""
+    spec, n = context.spec, len(pool.images)
+    size, edge = min(256, n), (spec.resize - spec.height) // 2
+    inside = slice(edge, edge + spec.height)
+    order = np.random.Generator(np.random.PCG64([context.recipe.seed, 1])).permutation(n)
+    batches = range(0, n - size + 1, size)[: context.recipe.pretrain.recalibrate_batches]
+    for start in batches:
+        images = pool.images[np.sort(order[start : start + size])][:, inside, inside]
+        yield torch.from_numpy(to_model_input(images, spec)).to(device)

@@ -58,6 +58,7 @@ def validated(values: Mapping[str, Any], changes: Mapping[str, Any] | None = Non
 def _unknown_names(values: Mapping[str, Any]) -> list[str]:
     from edgessl.data.view_specs import PRESETS
 
+    pairs = {name: views for name, views in PRESETS.items() if len(views) == 2}
     problems = []
     tables: tuple[tuple[str, str, Table], ...] = (
         ("pretrain", "method", METHODS),
@@ -72,7 +73,7 @@ def _unknown_names(values: Mapping[str, Any]) -> list[str]:
     pretrain = values.get("pretrain")
     if isinstance(pretrain, Mapping):
         preset = _at(pretrain, "views", "preset")
-        problems += _unknown("views", "pretrain.views.preset", preset, PRESETS)
+        problems += _unknown("views", "pretrain.views.preset", preset, pairs)
     return problems
 
 

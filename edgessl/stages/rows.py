@@ -21,14 +21,14 @@ from edgessl.evaluation.answers import Answers
 def accuracy_row(
     correct_N: NDArray[np.bool_],
     *,
-    parent: tuple[LedgerRow, NDArray[np.bool_]] | None = None,
+    compared: tuple[LedgerRow, NDArray[np.bool_]] | None = None,
     **fields: Any,
 ) -> LedgerRow:
     """Return a row for one set of answers.
 
     Args:
         correct_N: Whether each image was answered right.
-        parent: Row to compare with, and its answers to the same images; gives the paired delta.
+        compared: Row to compare with, and its answers to the same images; gives the delta.
         fields: The other fields of the row (``id``, ``stage``, ``variant``, ``metric``, ...).
     """
     n, right = len(correct_N), int(correct_N.sum())
@@ -36,43 +36,51 @@ def accuracy_row(
     values = {
         "value": right / n, "n": n, "ci_low": low, "ci_high": high, "interval": "Wilson 95 %",
     }  # fmt: skip
-    if parent is not None:
-        before = parent[1]
+    if compared is not None:
+        before = compared[1]
         gained, lost = int((correct_N & ~before).sum()), int((before & ~correct_N).sum())
         bounds = paired_difference(gained, lost, n)
         values |= {
-            "parents": (parent[0].id,), "delta": (gained - lost) / n,
-            "delta_low": bounds[0], "delta_high": bounds[1],
+            "parents": (compared[0].id,), "compared_with": compared[0].id,
+            "delta": (gained - lost) / n, "delta_low": bounds[0], "delta_high": bounds[1],
         }  # fmt: skip
     return LedgerRow(**{**values, **fields})
 
 
 def summary_row(
-    draws: Sequence[LedgerRow], *, parent: Sequence[LedgerRow] | None = None, **fields: Any
+    draws: Sequence[LedgerRow],
+    *,
+    compared: tuple[str, Sequence[LedgerRow]] | None = None,
+    **fields: Any,
 ) -> LedgerRow:
-    """Return the mean over label draws with a t interval.
+    """Return the mean over label draws with a t interval, cut to what a proportion can be.
 
     Args:
-        draws: Rows of the same figure, one per draw.
-        parent: Rows of another variant on the same draws: gives the paired delta.
+        draws: Rows of the same figure, one per draw; they become the parents.
+        compared: Id of another summary and its draws, on the same labels: gives the delta.
         fields: ``id`` and whatever differs from the draws.
     """
-    values = [row.value for row in draws]
-    bounds = student_t_interval(values) or (None, None)
-    base = draws[0].model_dump()
-    base |= {
-        "value": fmean(values), "ci_low": bounds[0], "ci_high": bounds[1], "draw": None,
+    low, high = _t_interval([row.value for row in draws], 0.0)
+    values = draws[0].model_dump() | {
+        "value": fmean(row.value for row in draws), "ci_low": low, "ci_high": high, "draw": None,
         "interval": f"t over {len(draws)} draws, 95 %" if len(draws) > 1 else None,
         "parents": tuple(row.id for row in draws), "seconds": sum(r.seconds or 0 for r in draws),
-        "artifact_sha256": None, "delta": None, "delta_low": None, "delta_high": None,
+        "artifact_sha256": None, "compared_with": None,
+        "delta": None, "delta_low": None, "delta_high": None,
     }  # fmt: skip
-    if parent and len(parent) == len(draws):
-        differences = [a.value - b.value for a, b in zip(draws, parent, strict=True)]
-        bounds = student_t_interval(differences) or (None, None)
-        base |= {
-            "delta": fmean(differences), "delta_low": bounds[0], "delta_high": bounds[1],
+    if compared is not None and len(compared[1]) == len(draws):
+        differences = [a.value - b.value for a, b in zip(draws, compared[1], strict=True)]
+        low, high = _t_interval(differences, -1.0)
+        values |= {
+            "compared_with": compared[0], "delta": fmean(differences),
+            "delta_low": low, "delta_high": high,
         }  # fmt: skip
-    return LedgerRow(**{**base, **fields})
+    return LedgerRow(**{**values, **fields})
+
+
+def _t_interval(values: Sequence[float], least: float) -> tuple[float | None, float | None]:
+    bounds = student_t_interval(values)
+    return (None, None) if bounds is None else (max(least, bounds[0]), min(1.0, bounds[1]))
 
 
 def write_predictions(

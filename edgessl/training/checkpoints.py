@@ -6,6 +6,7 @@ replaced atomically, so a kill at any moment leaves the previous state or the ne
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,15 @@ def read_facts(folder: Path) -> tuple[int, dict[str, Any]] | None:
     if not (folder / "state.json").is_file():
         return None
     body = files.read_json(folder / "state.json", "training-state")
+    if not (folder / Path(str(body["file"])).name).is_file():
+        return None  # a kill while the state was being discarded
     return int(body["step"]), dict(body["facts"])
+
+
+def discard(folder: Path) -> None:
+    """Remove a saved state; a kill within leaves none or all of it."""
+    (folder / "state.json").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_state(folder: Path, module: nn.Module, optimizer: Optimizer) -> None:

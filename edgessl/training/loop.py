@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from edgessl.core import files
 from edgessl.core.console import Reporter
-from edgessl.core.errors import DataInvalid, EdgeSSLError, FileInvalid, Interrupted
+from edgessl.core.errors import DataInvalid, Diverged, FileInvalid, Interrupted
 from edgessl.training import checkpoints, optimizers
 
 # (module, item indices, epoch) to named scalar terms; ``total`` is differentiated
@@ -66,7 +66,8 @@ class Plan:
         """Batches of one epoch."""
         if self.drop_last:
             return self.items // self.batch
-        return math.ceil(self.items / self.batch)
+        # BatchNorm cannot train on a single image: no part may be that small
+        return max(1, min(math.ceil(self.items / self.batch), self.items // 2))
 
     @property
     def steps(self) -> int:
@@ -109,8 +110,10 @@ def fit_to_budget(
     """Cut the epochs so that training fits into a time budget, measured on a throwaway copy.
 
     Returns:
-        The plan, unchanged if it fits, and the expected seconds per step.
+        The plan, unchanged if it fits, and the expected seconds per step (0 without a budget).
     """
+    if max_seconds is None:
+        return plan, 0.0
     trial = copy.deepcopy(module)
     optimizer = optimizers.make_optimizer(trial, plan.optimizer, lr=1e-6, weight_decay=0.0)
     took: list[float] = []
@@ -119,7 +122,7 @@ def fit_to_budget(
         _step(optimizer, loss(trial, plan.batch_indices(step), 0))
         took.append(time.perf_counter() - start)
     seconds = MARGIN * float(np.median(took[2:] or took))
-    if max_seconds is None or seconds * plan.steps <= max_seconds:
+    if seconds * plan.steps <= max_seconds:
         return plan, seconds
     fitting = int(max_seconds / (seconds * plan.steps_per_epoch))
     return replace(plan, epochs=max(1, min(plan.epochs, fitting))), seconds
@@ -161,7 +164,7 @@ def train(job: Job, reporter: Reporter) -> Plan:
         DataInvalid: Fewer images than a batch.
         FileInvalid: A saved state belongs to another recipe or other data, or is damaged.
         Interrupted: SIGINT or SIGTERM came; the state was saved.
-        EdgeSSLError: The loss is no longer finite.
+        Diverged: The loss is no longer finite.
     """
     check_plan(job.plan)
     job.module.train()
@@ -186,10 +189,10 @@ def train(job: Job, reporter: Reporter) -> Plan:
             terms = job.loss(job.module, indices, epoch)
             values = {name: float(term.detach()) for name, term in terms.items()}
             if not math.isfinite(values["total"]):
-                record.save(done)
-                raise EdgeSSLError(
-                    f"{job.label}: the loss became {values['total']} at step {done}",
-                    hint="lower the learning rate; the state before this step is saved",
+                raise Diverged(
+                    f"{job.label}: the loss became {values['total']} at step {done}, learning "
+                    f"rate {plan.learning_rate:g}",
+                    hint="start a new run with a lower learning rate",
                 )
             _step(optimizer, terms)
             done += 1
