@@ -217,3 +217,36 @@ missing, unexpected = full.load_state_dict(state, strict=False)
 assert missing == ["classifier.3.weight", "classifier.3.bias"] and not unexpected
 print(sum(p.numel() for p in full.parameters()))
 """
+
+
+WITHOUT_TORCH = """
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+def absent(name, path=None, target=None):
+    return None if name.split(".")[0] in {"torch", "torchvision"} else find(name, path, target)
+PathFinder.find_spec = absent
+"""
+
+
+def test_bench_and_report_need_no_torch(whole_run, tmp_path):
+    """As after ``pip install edgessl`` with a runtime: torch cannot be imported."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_TORCH)
+    environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}
+    folder = next(whole_run.glob("export/*-onnx-none"))
+    for arguments in (
+        ["bench", folder, "--allow-unstable", "--out", tmp_path / "b", "--json"],
+        ["report", tmp_path / "b", "--json"],
+        ["list", "--json"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "edgessl", *map(str, arguments)], env=environment, cwd=tmp_path,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        json.loads(done.stdout)
+    failed = subprocess.run(
+        [sys.executable, "-m", "edgessl", "pretrain"], env=environment, cwd=tmp_path,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert failed.returncode == 1
+    assert "pip install 'edgessl[train]'" in failed.stderr

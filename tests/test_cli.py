@@ -1,6 +1,7 @@
 """What a user meets: one clear message, the exit code of the contract, never a traceback."""
 
 import json
+import os
 import pickle
 import signal
 import time
@@ -9,7 +10,11 @@ from pathlib import Path
 import pytest
 from command_line import TINY, edgessl, settings, start
 
-from edgessl.cli.main import main
+from edgessl import api
+from edgessl.cli import main as entry
+from edgessl.cli import options
+from edgessl.core.errors import GateFailed, MeasurementNotValid, NotProvable, worst_of
+from edgessl.core.files import SCHEMA
 
 TRAIN = settings({"pretrain.epochs": 1, "pretrain.options": "{projector: [16, 16]}"})
 SMALL = ("--encoder", "mobilenet_v1_short", "--width", "0.25x", "--imgsz", "16")
@@ -26,6 +31,18 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     edgessl("pretrain", *SMALL, *TRAIN, "--out", "run", cwd=folder)
     return folder / "run"
+
+
+def main(arguments):
+    """The exit code; the handlers of this process are put back."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as leave:
+            entry.main(arguments)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return leave.value.code
 
 
 def one_message(err, *parts):
@@ -46,7 +63,21 @@ def one_message(err, *parts):
         (["pretrain", "--epoch", "3"], 2, ["--epochs"]),
         (["pretrain", "epochs=3"], 2, ["--epochs 3"]),
         (["pretrain", "--epochs", "many"], 2, ["many"]),
-        (["pretrain", "--width", "1x-2x"], 3, ["slim <= host"]),
+        (["pretrain", "--width", "1x-2x"], 2, ["--width", "'1x-2x'", "slim <= host"]),
+        (["extract", "--width", "wide"], 2, ["--width", "'wide' is no width"]),
+        (["pretrain", "--set", "encoder.width=1x-2x"], 3, ["slim <= host"]),
+        (["pretrain", "--seed", "-1"], 2, ["--seed", "-1"]),
+        (["pretrain", "--imgsz", "4"], 2, ["--imgsz", "8", "'4'"]),
+        (["pretrain", "--imgsz", "2000"], 2, ["--imgsz", "1024", "'2000'"]),
+        (["pretrain", "--set", "data.imgsz=4"], 3, ["data.imgsz"]),
+        (["finetune", "--draws", "0"], 2, ["--draws", "'0'"]),
+        (["finetune", "--labels-per-class", "0"], 2, ["'0'", "'all'"]),
+        (["finetune", "--labels-per-class", "most"], 2, ["'most'", "'all'"]),
+        (["evaluate", "--protocol", "kn"], 2, ["--protocol", "did you mean 'knn'?"]),
+        (["bench", "--preset", "quik"], 2, ["--preset", "did you mean 'quick'?"]),
+        (["export", "--quantize", "int8"], 2, ["--quantize int8", "float32 only"]),
+        (["export", "--half"], 2, ["--half", "float32 only"]),
+        (["export", "--int8"], 2, ["--int8", "float32 only"]),
         (["pretrain", "--set", "pretrain.epoks=3"], 3, ["did you mean 'epochs'?"]),
         (["pretrain", "--method", "barlow", "--width", "1.5x-1x"], 3, ["--width 1x"]),
         (["run", "nosuch"], 3, ["quickstart"]),
@@ -75,10 +106,9 @@ def test_bad_input_gets_one_message_and_its_code(
     (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb()))
     (tmp_path / "text.pt").write_text("no tensors in here")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as leave:
-        main(arguments)
+    seen = main(arguments)
     out, err = capsys.readouterr()
-    assert leave.value.code == code, err
+    assert seen == code, err
     one_message(err, *parts)
     assert out == ""
     assert not (tmp_path / "EXECUTED").exists()
@@ -176,9 +206,138 @@ def test_defaults_come_from_the_file_of_the_folder(tmp_path):
     assert "next: edgessl evaluate last" in err
 
 
-def test_schemas_and_listings_are_json(tmp_path):
-    out, _ = edgessl("schema", cwd=tmp_path)
-    assert set(json.loads(out)) == {"recipe", "ledger", "artifact", "bench-result"}
+@pytest.mark.parametrize(
+    ("arguments", "number"),
+    [
+        (("evaluate", "run"), signal.SIGTERM),
+        (("evaluate", "run"), signal.SIGINT),
+        (("extract", "run", "--json"), signal.SIGTERM),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value.name,
+)
+def test_an_interrupt_outside_training_is_told(checkpoint, tmp_path, arguments, number):
+    """While native code is imported, where an exception out of a handler can abort Python."""
+    process = start(*arguments, "--out", tmp_path / "out", cwd=checkpoint.parent)
+    mapped = Path(f"/proc/{process.pid}/maps")
+    while process.poll() is None and "libtorch" not in mapped.read_text():
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, f"{out}\n{err}"
+    assert "Traceback" not in err
+    if "--json" in arguments:
+        error = json.loads(out)["error"]
+        assert (error["code"], error["type"]) == (130, "Interrupted")
+        assert number.name in error["message"]
+    else:
+        one_message(err, f"interrupted by {number.name}", "--resume")
+        assert out == ""
+
+
+def test_a_signal_reaches_the_command_and_not_what_comes_after(monkeypatch, capsys):
+    def stopped(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    def told(error, as_json, tell=entry._tell):
+        os.kill(os.getpid(), signal.SIGTERM)  # a second one, while the first is told
+        return tell(error, as_json)
+
+    monkeypatch.setattr(api, "report", stopped)
+    monkeypatch.setattr(entry, "_tell", told)
+    assert main(["report"]) == 130
+    one_message(capsys.readouterr().err, "interrupted by SIGTERM", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "parts"),
+    [
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: "
+                         "can't allocate memory: you tried to allocate 1099511627776 bytes."),
+            1, ["out of memory", "1099511627776", "smaller batch"],
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), 1, ["smaller batch"]),
+        (MemoryError(), 1, ["out of memory", "smaller batch"]),
+        (OSError(12, "Cannot allocate memory"), 1, ["out of memory", "smaller batch"]),
+        (OSError(28, "No space left on device", "x.pt"), 1, ["no space left", "x.pt"]),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), 1, ["a bug of edgessl"]),
+        (KeyboardInterrupt(), 130, ["interrupted", "--resume"]),
+    ],
+    ids=lambda value: repr(value)[:30] if isinstance(value, BaseException) else "",
+)  # fmt: skip
+def test_what_ends_a_command_is_explained(monkeypatch, capsys, error, code, parts):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(api, "report", fails)
+    assert main(["report"]) == code
+    one_message(capsys.readouterr().err, *parts)
+
+
+def test_one_document_holds_the_result_and_the_errors(monkeypatch, capsys):
+    errors = (
+        MeasurementNotValid("too short"), GateFailed("differs", hint="look"), NotProvable("few"),
+    )  # fmt: skip
+    outcome = api.Outcome("bench", Path("runs/b"), {"results": [1]}, "edgessl report", errors)
+    monkeypatch.setattr(api, "report", lambda *_, **__: outcome)
+    monkeypatch.setattr(entry, "_keep_stdout_clean", lambda: None)  # pytest has descriptor 1
+    assert main(["report", "--json"]) == 5
+    document = json.loads(capsys.readouterr().out)
+    assert document["result"] == {"results": [1]}
+    assert document["error"] == errors[1].as_dict()
+    assert [e["code"] for e in document["errors"]] == [6, 5, 7]
+    assert main(["report"]) == 5
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "next: edgessl report" in err
+    one_message(err, "differs", "hint: look")
+    assert worst_of(errors) is errors[1]
+
+
+def test_all_labels_is_an_explicit_null_of_the_recipe(checkpoint, monkeypatch):
+    assert options.settings(None, {"a": options.per_class("all"), "b": None}) == {"a": None}
+    assert options.settings(None, {"a": options.per_class("7")}) == {"a": 7}
+    monkeypatch.chdir(checkpoint.parent)
+    flags = ["--protocol", "knn", "--labels-per-class", "all", "--out", "all"]
+    assert main(["evaluate", "run", *flags]) == 0
+    assert "per_class: null" in Path("all/recipe.yaml").read_text()
+
+
+def test_protocols_of_the_command_line_are_those_of_the_recipe():
+    from edgessl.core.recipe import Evaluate
+
+    assert Evaluate(protocols=options.PROTOCOLS).protocols == Evaluate().protocols
+
+
+def test_every_json_file_has_a_published_schema(checkpoint, monkeypatch, capsys):
+    """Written documents have what is required, and nothing that the schema does not name."""
+    monkeypatch.chdir(checkpoint.parent)
+    assert main(["evaluate", "run", "--protocol", "knn", "--out", "ledger"]) == 0
+    assert main(["extract", "run", "--out", "plain"]) == 0
+    capsys.readouterr()
+    assert main(["schema"]) == 0
+    schemas = json.loads(capsys.readouterr().out)
+    by_kind = {}
+    for schema in schemas.values():
+        kind = schema["properties"].get("kind", {})
+        for name in kind.get("enum", [kind.get("const")]):
+            by_kind[name] = schema
+    seen = set()
+    for path in [p for run in ("run", "ledger", "plain") for p in Path(run).rglob("*.json")]:
+        document = json.loads(path.read_text())
+        schema = by_kind[document["kind"]]
+        assert set(schema["required"]) <= set(document) <= set(schema["properties"]), path
+        assert {"schema", "kind", "edgessl"} <= set(schema["required"])
+        assert document["schema"] == SCHEMA == schema["properties"]["schema"]["const"]
+        seen.add(document["kind"])
+    assert seen == {
+        "run", "splits", "stage", "training-state", "encoder", "model", "equivalence", "ledger",
+    }  # fmt: skip
+    assert set(by_kind) - seen == {None, "export", "parity", "bench-result"}
+
+
+def test_listings_are_json_and_every_command_has_examples(tmp_path):
     out, _ = edgessl("list", "--json", cwd=tmp_path)
     listed = json.loads(out)
     assert {e["name"] for e in listed["methods"]} == {"sacl-xd", "barlow"}

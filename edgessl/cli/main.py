@@ -31,6 +31,8 @@ ALLOCATION = (
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # threads that spin while they wait make training many times slower on a busy machine
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     as_json = "--json" in arguments
     if as_json:
         _keep_stdout_clean()

@@ -12,7 +12,6 @@ TEXT = {"type": "string"}
 NUMBER = {"type": "number"}
 COUNT = {"type": "integer", "minimum": 0}
 FLAG = {"type": "boolean"}
-OBJECT = {"type": "object"}
 SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 MOMENT = {"type": "string", "format": "date-time", "description": "UTC, ISO 8601"}
 
@@ -98,7 +97,13 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 ),
                 "description": "by name (train, val, test): images in the same order twice",
             },
+            "skipped": {
+                "type": "array",
+                "items": _object({"item": TEXT, "reason": TEXT}),
+                "description": "files that were left out",
+            },
         },
+        optional=("skipped",),
         title="Splits",
         description="splits.json: which labelled image is trained on, chooses, or is measured",
     ),
