@@ -281,7 +281,7 @@ def test_one_document_holds_the_result_and_the_errors(monkeypatch, capsys):
     )  # fmt: skip
     outcome = api.Outcome("bench", Path("runs/b"), {"results": [1]}, "edgessl report", errors)
     monkeypatch.setattr(api, "report", lambda *_, **__: outcome)
-    monkeypatch.setattr(entry, "_keep_stdout_clean", lambda: None)  # pytest has descriptor 1
+    monkeypatch.setattr(entry, "keep_stdout_clean", lambda: None)  # pytest has descriptor 1
     assert main(["report", "--json"]) == 5
     document = json.loads(capsys.readouterr().out)
     assert document["result"] == {"results": [1]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from edgessl import __version__
 from edgessl.cli import options as o
+from edgessl.cli.output import write_document
 from edgessl.core.errors import worst_of
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def finish(outcome: Outcome, as_json: bool, quiet: bool) -> None:
         if worst is not None:
             document["error"] = worst.as_dict()
             document["errors"] = [error.as_dict() for error in outcome.errors]
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        write_document(document)
         if worst is not None:
             raise Told(worst.exit_code)
     elif not quiet:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgessl.cli.app import app
+from edgessl.cli.output import write_document
 from edgessl.core.errors import UsageProblem, nearest
 from edgessl.core.files import SCHEMA
 
@@ -41,7 +41,7 @@ def list_(
         raise UsageProblem(f"nothing to list as '{kind}'", hint=nearest(kind, KINDS))
     found = {name: _entries(name) for name in ((kind,) if kind else KINDS)}
     if as_json:
-        sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
+        write_document(found)
         return
     for name, entries in found.items():
         sys.stdout.write(f"{name}\n")
@@ -110,7 +110,7 @@ def schema(
     if name is not None and name not in SCHEMAS:
         raise UsageProblem(f"no schema called '{name}'", hint=nearest(name, SCHEMAS))
     made = {key: _schema(key) for key in ((name,) if name else SCHEMAS)}
-    sys.stdout.write(json.dumps(made[name] if name else made, indent=1) + "\n")
+    write_document(made[name] if name else made, indent=1)
 
 
 def _schema(name: str) -> dict[str, Any]:

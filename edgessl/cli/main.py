@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import signal
@@ -13,6 +12,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
+from edgessl.cli.output import keep_stdout_clean, write_document
 from edgessl.core.errors import (
     DiskFull,
     EdgeSSLError,
@@ -21,6 +21,7 @@ from edgessl.core.errors import (
     UsageProblem,
 )  # fmt: skip
 
+AGAIN_S = 0.1
 # how torch and the runtimes word a failed allocation, which they raise as a RuntimeError
 ALLOCATION = (
     "out of memory", "not enough memory", "allocate memory", "failed to allocate",
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     as_json = "--json" in arguments
     if as_json:
-        _keep_stdout_clean()
+        keep_stdout_clean()
     sys.exit(_run(arguments, as_json, _stop_on_signals()))
 
 
@@ -49,6 +50,11 @@ class _Stop:
     def __init__(self) -> None:
         self.signal, self.ended = "", False
 
+    def end(self) -> None:
+        """Ignore signals from now on."""
+        self.ended = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
     def as_error(self) -> Interrupted:
         by = f" by {self.signal}" if self.signal else ""
         return Interrupted(f"interrupted{by}", hint="go on with --resume")
@@ -57,8 +63,9 @@ class _Stop:
 def _stop_on_signals() -> _Stop:
     """Raise on SIGINT and SIGTERM until the command has ended; later they are ignored.
 
-    Not Interrupted: an ``except Exception`` on the way would swallow it. Training and child
-    processes have handlers of their own while they run.
+    Native code that calls Python may swallow an exception, and aborts the process when one hits
+    its import. So a signal waits for imports, and comes again until it unwinds the command.
+    Training and child processes have handlers of their own while they run.
     """
     stop = _Stop()
 
@@ -66,11 +73,10 @@ def _stop_on_signals() -> _Stop:
         if stop.ended:
             return
         stop.signal = signal.Signals(number).name
-        if not _importing(frame):
-            raise _Interruption
-        # native code aborts the process when an exception hits its import: come again
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        if not _importing(frame) and not _unwinding():
+            raise _Interruption  # not Interrupted, which an "except Exception" would swallow
 
     if threading.current_thread() is threading.main_thread():  # only it may set handlers
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -84,6 +90,14 @@ def _importing(frame: FrameType | None) -> bool:
     return frame is not None
 
 
+def _unwinding() -> bool:
+    """Whether this runs in a finally or except block that an interruption went through."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, _Interruption):
+        error = error.__context__
+    return error is not None
+
+
 def _run(arguments: list[str], as_json: bool, stop: _Stop) -> int:
     try:
         # here, as a signal during these imports must be told too
@@ -94,9 +108,9 @@ def _run(arguments: list[str], as_json: bool, stop: _Stop) -> int:
             code = app(args=arguments, prog_name="edgessl", standalone_mode=False)
         except Told as told:
             code = told
-        stop.ended = True
+        stop.end()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (no traceback for users)
-        stop.ended = True
+        stop.end()
         return _tell(_explained(error, arguments, stop), as_json)
     if isinstance(code, Told):
         return code.exit_code
@@ -108,8 +122,7 @@ def _run(arguments: list[str], as_json: bool, stop: _Stop) -> int:
 def _tell(error: EdgeSSLError, as_json: bool) -> int:
     with suppress(BrokenPipeError):
         if as_json:
-            sys.stdout.write(json.dumps({"error": error.as_dict()}, ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+            write_document({"error": error.as_dict()})
         else:
             hint = f"hint: {error.hint}\n" if error.hint else ""
             sys.stderr.write(f"error: {error.message}\n{hint}")
@@ -169,10 +182,3 @@ def _bug(error: BaseException) -> EdgeSSLError:
     Path(name).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     hint = f"this is a bug of edgessl; please report it with {name}"
     return EdgeSSLError(f"{type(error).__name__}: {error}", hint=hint)
-
-
-def _keep_stdout_clean() -> None:
-    """Send what native libraries print on descriptor 1 to stderr; ours goes to the real one."""
-    real = os.dup(1)
-    os.dup2(2, 1)
-    sys.stdout = os.fdopen(real, "w", encoding="utf-8")
