@@ -41,7 +41,8 @@ def bare_app(commands: int) -> str:
 def command_count() -> int:
     """Return how many commands and groups ``edgessl --help`` offers, hidden ones included."""
     code = (
-        "import typer.main\nfrom edgessl.cli.main import app\n"
+        "import typer.main\nfrom edgessl.cli import delivery, info\n"
+        "from edgessl.cli.app import app\n"
         "print(len(typer.main.get_command(app).commands))"
     )
     return int(subprocess.check_output([sys.executable, "-c", code], text=True))

@@ -1,5 +1,6 @@
 """What a user meets: one clear message, the exit code of the contract, never a traceback."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -234,10 +235,18 @@ def test_an_interrupt_outside_training_is_told(checkpoint, tmp_path, arguments, 
         assert out == ""
 
 
-def test_a_signal_reaches_the_command_and_not_what_comes_after(monkeypatch, capsys):
+def test_a_signal_unwinds_the_command_once_and_nothing_after_it(monkeypatch, capsys):
+    cleaned = []
+
     def stopped(*_, **__):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)
+        with contextlib.suppress(KeyboardInterrupt):  # as native code may do
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        try:
+            time.sleep(10)
+        finally:
+            time.sleep(0.3)  # the signal comes again, and must not cut this short
+            cleaned.append(True)
 
     def told(error, as_json, tell=entry._tell):
         os.kill(os.getpid(), signal.SIGTERM)  # a second one, while the first is told
@@ -246,6 +255,7 @@ def test_a_signal_reaches_the_command_and_not_what_comes_after(monkeypatch, caps
     monkeypatch.setattr(api, "report", stopped)
     monkeypatch.setattr(entry, "_tell", told)
     assert main(["report"]) == 130
+    assert cleaned == [True]
     one_message(capsys.readouterr().err, "interrupted by SIGTERM", "--resume")
 
 

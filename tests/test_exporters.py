@@ -325,7 +325,7 @@ def test_the_convert_task_takes_a_sealed_model(tmp_path):
         format="safetensors",
         input=InputSpec.square(32),
         labels=("a", "b", "c"),
-        facts={"architecture": "mobilenet_v3_small", "width": 0.5, "edits": []},
+        facts={"form": "plain", "architecture": "mobilenet_v3_small", "width": 0.5, "edits": []},
     )
     job = {"target": "onnx", "model_folder": str(model), "out_folder": str(out)}
     got = run_child("convert", job, timeout_s=300, log=tmp_path / "log.txt")
