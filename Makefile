@@ -33,10 +33,11 @@ demo: $(READY) ## unlabeled digits to a small measured model with a report
 	$(BIN)/edgessl run quickstart --out "$$out"; code=$$?; \
 	[ ! -f "$$out/report.html" ] || echo "Report: $$out/report.html"; exit $$code
 
-test: $(READY) ## all tests; PYTEST_ARGS="-n 2 -k onnx" adds options
-	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
-
 # two workers, so one thread each unless the caller says otherwise
+test: $(READY) ## all tests, two files at a time; PYTEST_ARGS="-k onnx" adds options
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n 2 --dist loadfile \
+		$(PYTEST_ARGS)
+
 test-quick: $(READY) ## the fast tests, two at a time
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n 2 \
 		-m "not slow and not chain and not export" $(PYTEST_ARGS)
