@@ -2,7 +2,9 @@
 
 An entry's target is a class that follows :class:`edgessl.methods.base.Method`; its ``Options``
 sit beside it. Cost counts encoder passes per image: S a slim (or only) encoder, H the host; a
-pass with gradient is 3 units, one without is 1.
+pass with gradient is 3 units, one without is 1. ``host_units`` are paid once, ``slim_units`` for
+every slim net; ``dense_units`` where the host is the only net. A method without ``host_units``
+trains one width only.
 """
 
 from edgessl.core.registry import Entry, Table
@@ -16,6 +18,9 @@ METHODS = Table(
             extra="train",
             facts={
                 "cost": "4 H + 4 S (6 S at 1x)",
+                "host_units": 4,
+                "slim_units": 4,
+                "dense_units": 6,
                 "teacher": False,
                 "source": "Meng et al., NeurIPS 2023",
                 "status": "built from the paper's talk and equations; no reference code exists",
@@ -27,6 +32,7 @@ METHODS = Table(
             extra="train",
             facts={
                 "cost": "6 S",
+                "dense_units": 6,
                 "teacher": False,
                 "source": "arXiv:2103.03230",
                 "status": "faithful",
