@@ -37,8 +37,8 @@ def test_state_dicts_fit_torchvision_at_every_width(name, width):
 
 @pytest.mark.parametrize("name", tuple(STOCK))
 def test_the_extracted_net_is_the_published_one(name):
-    architecture, spec = ENCODERS.load(name), NetSpec(name, 1.5, 1.0)
-    plain = extract(architecture, spec, build_sliced(architecture, spec))
+    architecture, spec = ENCODERS.load(name), NetSpec(name, 1.5, (1.0,))
+    plain = extract(architecture, spec, build_sliced(architecture, spec), "1x")
     features = architecture.feature_size(1.0)
     full = sum(p.numel() for p in plain.parameters()) + 1000 * (features + 1)
     assert full == PARAMETERS[name]
@@ -190,10 +190,10 @@ def test_the_extracted_v3_large_runs_in_torchvision_without_edgessl(tmp_path):
     from edgessl.evaluation.finetune import with_head
 
     name = "mobilenet_v3_large"
-    architecture, spec = ENCODERS.load(name), NetSpec(name, 1.5, 1.0)
+    architecture, spec = ENCODERS.load(name), NetSpec(name, 1.5, (1.0,))
     sliced = build_sliced(architecture, spec, seed=7)
-    sliced.train()(torch.randn(8, 3, 64, 64), width="slim")  # statistics other than the initial
-    plain = extract(architecture, spec, sliced)
+    sliced.train()(torch.randn(8, 3, 64, 64), width="1x")  # statistics other than the initial
+    plain = extract(architecture, spec, sliced, "1x")
     with_head(plain, architecture.head, architecture.feature_size(1.0), 10, seed=0)
     plain.eval()
     x = torch.randn(4, 3, 64, 64)

@@ -1,6 +1,7 @@
 """SACL+XD: which pass feeds which gradient, what "frozen" means, how often the encoder runs."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
@@ -15,14 +16,18 @@ from edgessl.slimming.extract import NetSpec, build_sliced
 NAME = "mobilenet_v3_small"
 
 
-def method(host=1.5, slim=1.0, alpha=0.95, name=NAME, **options):
+def features_of(net, name=NAME):
+    group = ENCODERS.load(name).feature_group(net.host)
+    return {label: slim.plan.groups[group] for label, slim in net.slims.items()}
+
+
+def method(host=1.5, *slims, alpha=0.95, name=NAME, bn="switch"):
     """A float64 method, in training mode."""
-    architecture = ENCODERS.load(name)
-    net = build_sliced(architecture, NetSpec(name, host, slim, "small"), seed=1)
-    features = net.plan.groups[architecture.feature_group(net.host)]
+    spec = NetSpec(name, host, slims or (1.0,), "small", bn)
+    net = build_sliced(ENCODERS.load(name), spec, seed=1)
     torch.manual_seed(2)
-    made = SaclXd.from_options(net, features, Options(projector=(24, 16), alpha=alpha, **options))
-    return made.double().train()
+    options = Options(projector=(24, 16), alpha=alpha)
+    return SaclXd.from_options(net, features_of(net, name), options).double().train()
 
 
 def views(n=8, side=32):
@@ -54,7 +59,7 @@ def test_dense_reuse_equals_frozen_passes_bit_for_bit():
     xa, _ = views()
     live = made.embed(xa, "host")
     with torch.no_grad():
-        frozen = made.embed(xa, "slim", frozen=True)
+        frozen = made.embed(xa, "1x", frozen=True)
     assert torch.equal(live.standard_ND, frozen.standard_ND)
 
 
@@ -97,9 +102,9 @@ def test_gradients_are_affine_in_alpha_between_sacl_and_xd(widths):
 
 def method_terms(made, x):
     """L_SACL and L_CD written out from the formulas."""
-    za, zb = made.embed(x[0], "host"), made.embed(x[1], "slim")
+    za, zb = made.embed(x[0], "host"), made.embed(x[1], "1x")
     with torch.no_grad():
-        za_hat = made.embed(x[0], "slim", frozen=True)
+        za_hat = made.embed(x[0], "1x", frozen=True)
         zb_hat = made.embed(x[1], "host", frozen=True)
     xd = (distance(made, za, za_hat) + distance(made, zb, zb_hat)) / 2
     return distance(made, za, zb), xd
@@ -109,10 +114,10 @@ def test_each_distillation_term_reaches_one_width_only():
     made = method()
     xa, xb = views()
     with torch.no_grad():
-        za_hat = made.embed(xa, "slim", frozen=True)
+        za_hat = made.embed(xa, "1x", frozen=True)
         zb_hat = made.embed(xb, "host", frozen=True)
     to_host = gradients(made, distance(made, made.embed(xa, "host"), za_hat))
-    to_slim = gradients(made, distance(made, made.embed(xb, "slim"), zb_hat))
+    to_slim = gradients(made, distance(made, made.embed(xb, "1x"), zb_hat))
     slim_norms = [n for n in to_host if ".norms." in n]
     host_norms = [
         n for n in to_host
@@ -137,7 +142,7 @@ def host_norm_names(made):
 def test_frozen_passes_change_nothing_of_the_step():
     x = views()
     plain, full = method(alpha=1.0), method(alpha=1.0)
-    za, zb = plain.embed(x[0], "host"), plain.embed(x[1], "slim")
+    za, zb = plain.embed(x[0], "host"), plain.embed(x[1], "1x")
     without = gradients(plain, distance(plain, za, zb))
     state = torch.get_rng_state()
     terms = full(x)
@@ -148,26 +153,46 @@ def test_frozen_passes_change_nothing_of_the_step():
         assert torch.equal(buffer, dict(full.named_buffers())[name]), name
 
 
-@pytest.mark.parametrize(("widths", "expected"), [((1.5, 1.0), (2, 2)), ((1.0, 1.0), (2, 0))])
+@pytest.mark.parametrize(
+    ("widths", "expected"),
+    [
+        ((1.5, 1.0), {"host": 2, "1x": 2}),
+        ((1.0, 1.0), {"host": 2}),
+        ((1.5, 1.0, 0.75), {"host": 2, "1x": 2, "0.75x": 2}),
+    ],
+)
 def test_number_of_encoder_passes(widths, expected):
-    made, count = method(*widths), {"host": 0, "slim": 0}
-
-    def counter(width):
-        def hook(*_):
-            count[width] += 1
-
-        return hook
-
-    made.encoder.host.register_forward_hook(counter("host"))
-    made.encoder.template.register_forward_hook(counter("slim"))
+    made, count = method(*widths), Counter()
+    for width, module in passes(made.encoder).items():
+        module.register_forward_hook(lambda *_, width=width: count.update([width]))
     made(views())
-    assert (count["host"], count["slim"]) == expected
+    assert count == expected
+
+
+def passes(net):
+    """The module that runs at every width."""
+    return {"host": net.host} | {label: slim.template for label, slim in net.slims.items()}
+
+
+@pytest.mark.parametrize("bn", ["switch", "shared"])
+def test_with_several_slim_nets_the_loss_is_the_mean_over_them(bn):
+    both = method(1.5, 1.0, 0.75, bn=bn)
+    x = views()
+    found, alone = both(x), []
+    for width in (1.0, 0.75):
+        one = method(1.5, width, bn=bn)
+        state = both.state_dict()
+        one.load_state_dict({name: state[name] for name in one.state_dict()})
+        alone.append(one(x))
+    for term in found:
+        mean = torch.stack([terms[term] for terms in alone]).mean()
+        torch.testing.assert_close(found[term], mean, rtol=1e-10, atol=0)
 
 
 def test_barlow_refuses_two_widths_and_equals_sacl_at_one():
     barlow = METHODS.load("barlow")
     made = method(1.0, 1.0, alpha=1.0)
-    features = next(reversed(made.encoder.plan.groups.values()))
+    features = features_of(made.encoder)
     other = barlow.from_options(
         copy.deepcopy(made.encoder), features, barlow.Options(projector=(24, 16))
     )
@@ -175,18 +200,18 @@ def test_barlow_refuses_two_widths_and_equals_sacl_at_one():
     x = views()
     torch.testing.assert_close(other.double().train()(x)["total"], made(x)["total"])
     with pytest.raises(RecipeInvalid, match="host and a slim"):
-        barlow.from_options(method().encoder, features, barlow.Options())
+        barlow.from_options(method().encoder, features_of(method().encoder), barlow.Options())
 
 
 @pytest.mark.parametrize("name", tuple(METHODS))
 def test_every_method_learns_from_one_batch_without_collapse(name):
-    architecture = ENCODERS.load("mobilenet_v1_short")
-    width = 1.0 if name == "barlow" else 1.5
-    net = build_sliced(architecture, NetSpec("mobilenet_v1_short", 0.25 * width, 0.25), seed=0)
-    features = net.plan.groups[architecture.feature_group(net.host)]
+    short, slims = "mobilenet_v1_short", "host_units" in METHODS[name].facts
+    spec = NetSpec(short, 0.375 if slims else 0.25, (0.25,))
+    net = build_sliced(ENCODERS.load(short), spec, seed=0)
     kind = METHODS.load(name)
     torch.manual_seed(0)
-    made = kind.from_options(net, features, kind.Options(projector=(32, 32))).train()
+    options = kind.Options(projector=(32, 32))
+    made = kind.from_options(net, features_of(net, short), options).train()
     x = [torch.randn(32, 3, 16, 16), torch.randn(32, 3, 16, 16)]
     optimizer = torch.optim.AdamW(made.parameters(), lr=3e-3)
     losses = []
@@ -195,8 +220,8 @@ def test_every_method_learns_from_one_batch_without_collapse(name):
         loss = made(x)["total"]
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
     with torch.no_grad():
-        spread = net(x[0], width="slim").std(0)
+        spread = net(x[0], width="0.25x").std(0)
     assert float(spread.mean()) > 1e-2

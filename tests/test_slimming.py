@@ -12,26 +12,36 @@ from edgessl.core.errors import FileInvalid, InvalidInput
 from edgessl.encoders import ENCODERS
 from edgessl.slimming.extract import NetSpec, build_sliced, extract, largest_difference
 from edgessl.slimming.plan import ChannelPlan, Group, plan_for
-from edgessl.slimming.sliced import Sliced, recalibrate
+from edgessl.slimming.sliced import recalibrate
 
 NAMES = tuple(ENCODERS)
 
 
-def sliced_net(name, host=1.5, slim=1.0, stem="small"):
+def spec_of(name, host=1.5, slims=(1.0,), bn="switch"):
+    return NetSpec(name, host, slims, "small", bn)
+
+
+def sliced_net(name, host=1.5, slims=(1.0,), bn="switch"):
     """A float64 net whose BatchNorms are far from their initial values."""
-    net = build_sliced(ENCODERS.load(name), NetSpec(name, host, slim, stem), seed=1).double()
+    net = build_sliced(ENCODERS.load(name), spec_of(name, host, slims, bn), seed=1).double()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for layer in (*net.host.modules(), *net.norms.modules()):
             if isinstance(layer, nn.BatchNorm2d):
-                for tensor, low in ((layer.weight, 0.5), (layer.running_var, 0.5)):
-                    tensor.copy_(torch.rand(tensor.shape, generator=generator) + low)
-                for tensor in (layer.bias, layer.running_mean):
+                scales = [layer.running_var] + ([layer.weight] if layer.affine else [])
+                shifts = [layer.running_mean] + ([layer.bias] if layer.affine else [])
+                for tensor in scales:
+                    tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+                for tensor in shifts:
                     tensor.copy_(0.3 * torch.randn(tensor.shape, generator=generator))
     return net
 
 
-def images(n=4, side=32, seed=3):
+def plan_of(net, label="1x"):
+    return net.slims[label].plan
+
+
+def images(n=8, side=16, seed=3):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, 3, side, side, dtype=torch.float64, generator=generator)
 
@@ -41,16 +51,18 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("training", [True, False])
-def test_sliced_equals_masked_with_every_gradient(name, training):
-    net = sliced_net(name).train(training)
+@pytest.mark.parametrize(
+    ("training", "bn"), [(True, "switch"), (False, "switch"), (True, "shared")]
+)
+def test_sliced_equals_masked_with_every_gradient(name, training, bn):
+    net = sliced_net(name, bn=bn).train(training)
     x = images()
-    group = net.plan.groups[ENCODERS.load(name).feature_group(net.host)]
+    group = plan_of(net).groups[ENCODERS.load(name).feature_group(net.host)]
     keep = torch.tensor(group.keep)
     weights = torch.randn(len(keep), dtype=torch.float64)
 
-    masked = masked_forward(net, x)  # on copies of the statistics
-    sliced = net(x, width="slim")
+    masked = masked_forward(net, "1x", x)  # on copies of the statistics
+    sliced = net(x, width="1x")
     removed = torch.ones(group.host, dtype=torch.bool)
     removed[keep] = False
     assert masked[:, removed].abs().max() == 0
@@ -76,11 +88,11 @@ def test_sliced_equals_masked_with_every_gradient(name, training):
 def test_removed_channels_get_gradient_from_the_host_pass_only(name):
     net = sliced_net(name).train()
     x = images()
-    for width, expect_zero in (("slim", True), ("host", False)):
+    for width, expect_zero in (("1x", True), ("host", False)):
         net.zero_grad(set_to_none=True)
         net(x, width=width).square().sum().backward()
         seen = 0.0
-        for tensor, axes in net.plan.axes.items():
+        for tensor, axes in plan_of(net).axes.items():
             parameter = dict(net.host.named_parameters()).get(tensor)
             if parameter is None or parameter.grad is None or not any(axes):
                 continue
@@ -88,7 +100,7 @@ def test_removed_channels_get_gradient_from_the_host_pass_only(name):
             index = [slice(None)] * parameter.ndim
             for axis, group in enumerate(axes):
                 if group is not None:
-                    index[axis] = slice(0, len(net.plan.groups[group].keep))
+                    index[axis] = slice(0, len(plan_of(net).groups[group].keep))
             removed[tuple(index)] = False
             seen = max(seen, float(parameter.grad[removed].abs().max()) if removed.any() else 0.0)
         assert (seen == 0.0) == expect_zero
@@ -96,30 +108,34 @@ def test_removed_channels_get_gradient_from_the_host_pass_only(name):
 
 def test_keep_counts_are_those_of_the_reference_architecture():
     net = sliced_net("mobilenet_v3_large")
-    counts = {g.host: len(g.keep) for g in net.plan.groups.values()}
+    counts = {g.host: len(g.keep) for g in plan_of(net).groups.values()}
     assert counts[64] == 40  # int(64 / 1.5) would be 42
     assert counts[40] == 24  # int(40 / 1.5) would be 26
-    differing = sum(int(g.host / 1.5) != len(g.keep) for g in net.plan.groups.values())
+    differing = sum(int(g.host / 1.5) != len(g.keep) for g in plan_of(net).groups.values())
     assert differing > 5
     with torch.no_grad():
         for parameter in net.host.parameters():
             parameter.fill_(1.0)  # ties change nothing: indices are kept, not thresholds
-    assert {n: len(g.keep) for n, g in net.plan.groups.items()} == {
-        n: len(g.keep) for n, g in sliced_net("mobilenet_v3_large").plan.groups.items()
+    assert {n: len(g.keep) for n, g in plan_of(net).groups.items()} == {
+        n: len(g.keep) for n, g in plan_of(sliced_net("mobilenet_v3_large")).groups.items()
     }
 
 
 def test_the_slim_net_never_reads_removed_channels():
     net = sliced_net("mobilenet_v3_small").eval()
     x = images()
-    before = net(x, width="slim")
+    before = net(x, width="1x")
     with torch.no_grad():
         for tensor, parameter in net.host.named_parameters():
-            kept = net.plan.take(tensor, parameter).clone() if tensor in net.plan.axes else None
+            kept = (
+                plan_of(net).take(tensor, parameter).clone()
+                if tensor in plan_of(net).axes
+                else None
+            )
             parameter.fill_(float("nan"))
             if kept is not None:
-                net.plan.put(tensor, parameter, kept)
-    assert torch.equal(net(x, width="slim"), before)
+                plan_of(net).put(tensor, parameter, kept)
+    assert torch.equal(net(x, width="1x"), before)
     assert net(x, width="host").isnan().all()
 
 
@@ -127,7 +143,7 @@ def test_slim_passes_leave_the_host_statistics_alone_and_move_their_own():
     net = sliced_net("mobilenet_v3_small").train()
     host = {n: b.clone() for n, b in net.host.named_buffers()}
     own = {n: b.clone() for n, b in net.norms.named_buffers()}
-    net(images(), width="slim")
+    net(images(), width="1x")
     assert all(torch.equal(b, host[n]) for n, b in net.host.named_buffers())
     assert not any(torch.equal(b, own[n]) for n, b in net.norms.named_buffers())
 
@@ -136,7 +152,7 @@ def test_frozen_passes_leave_every_statistic_alone():
     net = sliced_net("mobilenet_v3_small").train()
     before = {n: b.clone() for n, b in net.state_dict().items()}
     generator_state = torch.get_rng_state()
-    for width in ("host", "slim"):
+    for width in ("host", "1x"):
         live = net(images(), width=width).detach()
         net.load_state_dict(before)
         with torch.no_grad():
@@ -151,7 +167,7 @@ def test_weights_are_shared():
     x = images()
     before = net(x, width="host", frozen=True).detach()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    net(x, width="slim").square().mean().backward()
+    net(x, width="1x").square().mean().backward()
     optimizer.step()
     assert not torch.allclose(net(x, width="host", frozen=True), before)
 
@@ -180,66 +196,68 @@ def test_index_sets_select_the_same_net_as_a_prefix_of_permuted_channels(name):
     """Permuting a host's channels group by group and keeping the images of the prefix."""
     net = sliced_net(name).eval()
     x = images()
-    expected = net(x, width="slim")
+    expected = net(x, width="1x")
     generator = torch.Generator().manual_seed(4)
-    order = {n: torch.randperm(g.host, generator=generator) for n, g in net.plan.groups.items()}
+    order = {n: torch.randperm(g.host, generator=generator) for n, g in plan_of(net).groups.items()}
     permuted = copy.deepcopy(net)
     with torch.no_grad():
         for tensor, parameter in permuted.host.state_dict().items():
-            for axis, group in enumerate(net.plan.axes[tensor]):
+            for axis, group in enumerate(plan_of(net).axes[tensor]):
                 if group is not None:
                     parameter.copy_(parameter.index_select(axis, order[group].argsort()))
     groups = {
         n: Group(g.host, tuple(order[n][: len(g.keep)].tolist()))
-        for n, g in net.plan.groups.items()
+        for n, g in plan_of(net).groups.items()
     }
-    permuted.plan = ChannelPlan(groups, net.plan.axes)
+    permuted.slims["1x"].plan = ChannelPlan(groups, plan_of(net).axes)
     assert not any(g.is_prefix for g in groups.values())
-    assert relative(permuted(x, width="slim"), expected) < 1e-12
+    assert relative(permuted(x, width="1x"), expected) < 1e-12
     assert (
         relative(permuted(x, width="host"), net(x, width="host")[:, last_order(net, order)]) < 1e-12
     )
-    plain = extract(ENCODERS.load(name), NetSpec(name, 1.5, 1.0, "small"), permuted)
+    plain = extract(ENCODERS.load(name), spec_of(name), permuted, "1x")
     assert relative(plain.double()(x), expected) < 1e-5
-    again = ChannelPlan.from_dict(permuted.plan.as_dict())
-    assert again.groups == permuted.plan.groups
+    again = ChannelPlan.from_dict(plan_of(permuted).as_dict())
+    assert again.groups == plan_of(permuted).groups
 
 
 def last_order(net, order):
-    return order[list(net.plan.groups)[-1]].argsort()
+    return order[list(plan_of(net).groups)[-1]].argsort()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_extraction_and_writing_back_are_inverse(name):
     net = sliced_net(name).float().eval()
-    spec = NetSpec(name, 1.5, 1.0, "small")
-    plain = extract(ENCODERS.load(name), spec, net)
-    assert largest_difference(plain, net, images().float()) <= 1e-5
+    spec = spec_of(name)
+    plain = extract(ENCODERS.load(name), spec, net, "1x")
+    assert largest_difference(plain, net, "1x", images().float()) <= 1e-5
     with torch.no_grad():
         for parameter in plain.parameters():
             parameter.add_(0.01)
     before = {n: t.clone() for n, t in net.host.named_parameters()}
-    net.write_back(plain.state_dict())
-    assert largest_difference(plain, net, images().float()) <= 1e-5
+    net.write_back("1x", plain.state_dict())
+    assert largest_difference(plain, net, "1x", images().float()) <= 1e-5
     for tensor, parameter in net.host.named_parameters():
         old, new = before[tensor].clone(), parameter.detach().clone()
-        if tensor in net._sliced_names:
-            net.plan.put(tensor, old, torch.zeros_like(net.plan.take(tensor, old)))
-            net.plan.put(tensor, new, torch.zeros_like(net.plan.take(tensor, new)))
+        if tensor in net.slims["1x"].sliced_names:
+            plan_of(net).put(tensor, old, torch.zeros_like(plan_of(net).take(tensor, old)))
+            plan_of(net).put(tensor, new, torch.zeros_like(plan_of(net).take(tensor, new)))
         assert torch.equal(old, new), tensor  # what lies outside the slice is untouched
 
 
 def test_a_dense_plan_is_the_host_itself():
     net = sliced_net("mobilenet_v3_small", host=1.0).train()
-    assert net.plan.is_dense
-    assert len(net.norms) == 0
+    assert net.is_dense
+    assert not list(net.norms.parameters())
     x = images()
-    assert torch.equal(net(x, width="host", frozen=True), net(x, width="slim", frozen=True))
+    assert torch.equal(net(x, width="host", frozen=True), net(x, width="1x", frozen=True))
 
 
 def test_widths_that_differ_in_residual_connections_are_refused():
     with pytest.raises(InvalidInput, match="residual connection"):
-        build_sliced(ENCODERS.load("mobilenet_v3_small"), NetSpec("mobilenet_v3_small", 1.5, 0.5))
+        build_sliced(
+            ENCODERS.load("mobilenet_v3_small"), spec_of("mobilenet_v3_small", slims=(0.5,))
+        )
 
 
 def test_a_slim_net_wider_than_its_host_is_refused():
@@ -250,24 +268,31 @@ def test_a_slim_net_wider_than_its_host_is_refused():
 
 
 def test_a_malformed_plan_is_refused():
-    plan = sliced_net("mobilenet_v1_short").plan.as_dict()
+    plan = plan_of(sliced_net("mobilenet_v1_short")).as_dict()
     plan["groups"]["stem"]["keep"] = [0, 0]
     with pytest.raises(FileInvalid, match="twice or outside"):
         ChannelPlan.from_dict(plan)
 
 
-@pytest.mark.parametrize("width", ["host", "slim"])
-def test_recalibration_gives_the_plain_average_over_batches(width):
-    net = sliced_net("mobilenet_v1_short").train()
+@pytest.mark.parametrize("bn", ["switch", "shared"])
+@pytest.mark.parametrize("width", ["host", "1x"])
+def test_recalibration_gives_the_plain_average_over_batches(width, bn):
+    net = sliced_net("mobilenet_v1_short", bn=bn).train()
     batches = [images(8, seed=s) for s in range(3)]
     recalibrate(net, width, batches)
     first = net.host.get_submodule("features.0.0")
-    weight = first.weight if width == "host" else net.plan.take("features.0.0.weight", first.weight)
+    weight = (
+        first.weight if width == "host" else plan_of(net).take("features.0.0.weight", first.weight)
+    )
     means = [
         nn.functional.conv2d(b, weight, stride=first.stride, padding=1).mean((0, 2, 3))
         for b in batches
     ]
-    norm = net.host.get_submodule("features.0.1") if width == "host" else net.norms["features/0/1"]
+    norm = (
+        net.host.get_submodule("features.0.1")
+        if width == "host"
+        else net.slims["1x"].norms["features/0/1"]
+    )
     torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
     assert norm.momentum == 0.1
 
@@ -276,4 +301,3 @@ def test_the_template_is_no_part_of_the_state():
     net = sliced_net("mobilenet_v1_short")
     assert all(k.startswith(("host.", "norms.")) for k in net.state_dict())
     assert all(p.device.type == "cpu" for p in net.parameters())
-    assert isinstance(copy.deepcopy(net), Sliced)

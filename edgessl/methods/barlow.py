@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from torch import Tensor, nn
@@ -29,18 +29,19 @@ class Barlow(nn.Module):
         self.encoder, self.projector, self.options = encoder, projector, options
 
     @classmethod
-    def from_options(cls, encoder: Sliced, features: Group, options: Options) -> Self:
+    def from_options(cls, encoder: Sliced, features: Mapping[str, Group], options: Options) -> Self:
         """Build the method; the encoder must be dense.
 
         Raises:
             RecipeInvalid: Host and slim width differ: nothing would train the slim net.
         """
-        if not encoder.plan.is_dense:
+        if not encoder.is_dense:
             raise RecipeInvalid(
                 "method 'barlow' trains one width, but the width names a host and a slim net",
                 hint="use --width 1x, or --method sacl-xd for two widths",
             )
-        return cls(encoder, base.projector(features.host, options.projector), options)
+        (channels,) = features.values()
+        return cls(encoder, base.projector(channels.host, options.projector), options)
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``total`` for two views (B, 3, H, W)."""

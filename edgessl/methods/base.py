@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from edgessl.slimming.plan import Group
+from edgessl.encoders.base import Axes
+from edgessl.slimming.plan import ChannelPlan, Group
 from edgessl.slimming.sliced import Sliced
 
 
@@ -36,8 +37,14 @@ class Method(Protocol):
     encoder: Sliced
 
     @classmethod
-    def from_options(cls, encoder: Sliced, features: Group, options: Options) -> Self:
-        """Build the method around an encoder; ``features`` are its pooled feature channels."""
+    def from_options(cls, encoder: Sliced, features: Mapping[str, Group], options: Options) -> Self:
+        """Build the method around an encoder.
+
+        Args:
+            encoder: Host and slim nets, without heads.
+            features: Pooled feature channels, by the name of the slim net that keeps them.
+            options: The method's own.
+        """
         ...
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -65,3 +72,23 @@ def projector(inputs: int, widths: Sequence[int]) -> nn.Sequential:
         layers += [nn.Linear(inputs, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, widths[-1], bias=False))
+
+
+def sliced_projector(
+    encoder: Sliced, features: Mapping[str, Group], widths: Sequence[int]
+) -> Sliced:
+    """One projector for the host and its slim nets, which read the features that they keep.
+
+    Args:
+        encoder: Names the slim nets and how BatchNorms are shared.
+        features: Pooled feature channels by slim net.
+        widths: Outputs of every Linear.
+    """
+    slims = {}
+    for label, channels in features.items():
+        slim = projector(len(channels.keep), widths)
+        axes: Axes = {name: (None,) * tensor.ndim for name, tensor in slim.state_dict().items()}
+        axes["0.weight"] = (None, "features")
+        slims[label] = (slim, ChannelPlan({"features": channels}, axes))
+    host = projector(next(iter(features.values())).host, widths)
+    return Sliced(host, slims, bn=encoder.bn)

@@ -10,12 +10,13 @@ Lightweight Model Training", NeurIPS 2023 (talk and abstract; no reference code 
     L      = alpha L_SACL + (1 - alpha) L_CD
 
 "Frozen" means: current weights, no gradient, BatchNorm on batch statistics, running
-statistics untouched. At 1x (f_s = f) z_hat equals z, so the frozen passes are not run.
+statistics untouched. At 1x (f_s = f) z_hat equals z, so the frozen passes are not run. With
+several slim nets both losses are means over them; the host passes are shared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -24,8 +25,8 @@ from torch import Tensor, nn
 
 from edgessl.losses.barlow import Codes, barlow_loss
 from edgessl.methods import base
-from edgessl.slimming.plan import ChannelPlan, Group
-from edgessl.slimming.sliced import Sliced, Width
+from edgessl.slimming.plan import Group
+from edgessl.slimming.sliced import HOST, Sliced
 
 
 class Options(base.Options):
@@ -35,7 +36,7 @@ class Options(base.Options):
 
 
 class SaclXd(nn.Module):
-    """Contrast a host with its own slice, distil each into the other. Cost 4 H + 4 S."""
+    """Contrast a host with its own slices, distil each into the other. Cost 4 H + 4 S."""
 
     Options = Options
     views = 2
@@ -45,31 +46,34 @@ class SaclXd(nn.Module):
         self.encoder, self.projector, self.options = encoder, projector, options
 
     @classmethod
-    def from_options(cls, encoder: Sliced, features: Group, options: Options) -> Self:
+    def from_options(cls, encoder: Sliced, features: Mapping[str, Group], options: Options) -> Self:
         """Build the method; the projector is shared and reads the kept features."""
-        host = base.projector(features.host, options.projector)
-        slim = base.projector(len(features.keep), options.projector)
-        axes = {name: (None,) * tensor.ndim for name, tensor in slim.state_dict().items()}
-        axes["0.weight"] = (None, "features")
-        plan = ChannelPlan({"features": features}, axes)
-        return cls(encoder, Sliced(host, slim, plan), options)
+        return cls(encoder, base.sliced_projector(encoder, features, options.projector), options)
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``sacl``, ``xd`` and ``total`` for two views (B, 3, H, W)."""
         xa, xb = views
-        za, zb = self.embed(xa, "host"), self.embed(xb, "slim")
-        if self.encoder.plan.is_dense:
-            za_hat, zb_hat = za.detach(), zb.detach()
+        slims = self.encoder.labels
+        za = self.embed(xa, HOST)
+        zb = {s: self.embed(xb, s) for s in slims}
+        if self.encoder.is_dense:
+            za_hat = {s: za.detach() for s in slims}
+            zb_hat = zb[slims[0]].detach()
         else:
             with torch.no_grad():
-                za_hat = self.embed(xa, "slim", frozen=True)
-                zb_hat = self.embed(xb, "host", frozen=True)
-        sacl = self.distance(za, zb)
-        xd = (self.distance(za, za_hat) + self.distance(zb, zb_hat)) / 2
+                za_hat = {s: self.embed(xa, s, frozen=True) for s in slims}
+                zb_hat = self.embed(xb, HOST, frozen=True)
+        sacl = torch.stack([self.distance(za, zb[s]) for s in slims]).mean()
+        xd = (
+            torch.stack(
+                [self.distance(za, za_hat[s]) + self.distance(zb[s], zb_hat) for s in slims]
+            ).mean()
+            / 2
+        )
         alpha = self.options.alpha
         return {"sacl": sacl, "xd": xd, "total": alpha * sacl + (1 - alpha) * xd}
 
-    def embed(self, x_BCHW: Tensor, width: Width, *, frozen: bool = False) -> Codes:
+    def embed(self, x_BCHW: Tensor, width: str, *, frozen: bool = False) -> Codes:
         """Encode and project one view with one width."""
         features = self.encoder(x_BCHW, width=width, frozen=frozen)
         return Codes(self.projector(features, width=width, frozen=frozen))

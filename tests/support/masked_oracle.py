@@ -1,26 +1,26 @@
 """The masked host: the slow, independent form of the slim pass that slicing is checked against.
 
 Weights are multiplied by 0/1 masks on output and input channels; BatchNorms hold the slim net's
-values on kept channels and zero affine elsewhere. It runs at host width, as the first author's
-prototype does, but with masks that line up over whole channel groups.
+values (its own, or the host's where they are shared) on kept channels and zero affine elsewhere.
+It runs at host width, as the first author's prototype does, but with masks that line up over
+whole channel groups.
 """
 
 import torch
 from torch.func import functional_call
 
 
-def masked_tensors(sliced):
+def masked_tensors(sliced, label):
     """Tensors of the masked host by stock name; gradients reach the host's parameters."""
-    plan, tensors = sliced.plan, {}
-    for name, parameter in sliced.host.named_parameters():
-        module = name.rpartition(".")[0].replace(".", "/")
-        if module not in sliced.norms:
-            tensors[name] = parameter * _mask(plan, name, parameter)
-    for key, norm in sliced.norms.items():
+    plan, norms, tensors = sliced.slims[label].plan, sliced.slims[label].norms, {}
+    for name, parameter in sliced.host.named_parameters():  # with shared norms their affine too
+        tensors[name] = parameter * _mask(plan, name, parameter)
+    host = dict(sliced.host.named_parameters()) | dict(sliced.host.named_buffers())
+    for key, norm in norms.items():
         stock = key.replace("/", ".")
-        for part in ("weight", "bias", "running_mean", "running_var"):
+        own = ("weight", "bias") if norm.affine else ()
+        for part in (*own, "running_mean", "running_var"):
             name = f"{stock}.{part}"
-            host = dict(sliced.host.named_parameters()) | dict(sliced.host.named_buffers())
             fill = torch.ones if part == "running_var" else torch.zeros
             (group,) = plan.axes[name]
             keep = torch.tensor(plan.groups[group].keep)
@@ -30,9 +30,9 @@ def masked_tensors(sliced):
     return tensors
 
 
-def masked_forward(sliced, x):
+def masked_forward(sliced, label, x):
     """Output of the masked host, (B, F) at host width; removed features are zero."""
-    return functional_call(sliced.host, masked_tensors(sliced), (x,))
+    return functional_call(sliced.host, masked_tensors(sliced, label), (x,))
 
 
 def _mask(plan, name, tensor):
