@@ -7,6 +7,8 @@ import os
 import struct
 import subprocess
 import sys
+import zlib
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -62,6 +64,81 @@ def test_grey_deep_and_printed_colours(tmp_path):
         read_image(tmp_path / "float.tif")
 
 
+def png(width: int, height: int, bits: int, colour: int, rows: bytes, *chunks: bytes) -> bytes:
+    """A PNG by hand, for what Pillow cannot write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", crc32(kind + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    extra = b"".join(chunk(c[:4], c[4:]) for c in chunks)
+    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + extra + body
+
+
+def tiff_rgb16(byte_order: str, pixel: tuple[int, int, int]) -> bytes:
+    """A 1 x 1 TIFF of 16 bits per channel by hand: header, pixel, bit depths, then the tags."""
+    o = byte_order
+    tags = [
+        (256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 3, 14), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 1, 8), (277, 3, 1, 3), (278, 3, 1, 1), (279, 4, 1, 6),
+    ]  # fmt: skip
+    body = struct.pack(f"{o}3H", *pixel) + struct.pack(f"{o}3H", 16, 16, 16)
+    entries = b"".join(
+        struct.pack(f"{o}HHI", tag, kind, n)
+        + (struct.pack(f"{o}HH", value, 0) if kind == 3 and n == 1 else struct.pack(f"{o}I", value))
+        for tag, kind, n, value in tags
+    )
+    magic = b"II" if o == "<" else b"MM"
+    head = magic + struct.pack(f"{o}HI", 42, 20)
+    return head + body + struct.pack(f"{o}H", len(tags)) + entries + struct.pack(f"{o}I", 0)
+
+
+def test_sixteen_bits_per_channel_in_colour_and_big_endian(tmp_path):
+    pixel = struct.pack(">3H", 0xFF00, 0x8012, 0x00FF)
+    (tmp_path / "deep.png").write_bytes(png(1, 1, 16, 2, b"\0" + pixel))
+    (tmp_path / "little.tif").write_bytes(tiff_rgb16("<", (0xFF00, 0x8012, 0x00FF)))
+    (tmp_path / "big.tif").write_bytes(tiff_rgb16(">", (0xFF00, 0x8012, 0x00FF)))
+    for name in ("deep.png", "little.tif", "big.tif"):
+        assert middle(tmp_path / name) == (255, 128, 0), name
+    Image.new("I;16B", (4, 4), 0x8000).save(tmp_path / "grey-big.tif")
+    assert middle(tmp_path / "grey-big.tif") == (128, 128, 128)
+
+
+def test_one_transparent_value_is_laid_on_white_at_any_depth(tmp_path):
+    clear = struct.pack(">H", 0x4000)
+    grey = b"\0" + clear + struct.pack(">H", 0x8000)
+    (tmp_path / "grey.png").write_bytes(png(2, 1, 16, 0, grey, b"tRNS" + clear))
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png")[0, :, 0], [255, 128])
+    rgb = b"\0" + bytes(RED) + bytes(BLUE)
+    (tmp_path / "rgb.png").write_bytes(png(2, 1, 8, 2, rgb, b"tRNS" + struct.pack(">3H", *RED)))
+    assert read_image(tmp_path / "rgb.png").tolist() == [[list(WHITE), list(BLUE)]]
+    deep = b"\0" + struct.pack(">6H", 0xFF00, 0, 0, 0, 0, 0xFF00)
+    shade = b"tRNS" + struct.pack(">3H", 0xFF00, 0, 0)
+    (tmp_path / "deep.png").write_bytes(png(2, 1, 16, 2, deep, shade))
+    assert read_image(tmp_path / "deep.png")[0, 1].tolist() == list(BLUE)
+
+
+def test_damaged_exif_does_not_lose_the_picture(tmp_path):
+    Image.new("RGB", (16, 8), RED).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    Image.new("RGB", (16, 8), RED).save(tmp_path / "b.jpg", exif=b"Exif\0\0nonsense")
+    assert read_image(tmp_path / "a.jpg").shape == (8, 16, 3)
+    assert read_image(tmp_path / "b.jpg").shape == (8, 16, 3)
+
+
+@pytest.mark.slow
+def test_a_100_megapixel_photograph_decodes_without_a_word(tmp_path):
+    Image.new("L", (10_000, 10_000), 77).save(tmp_path / "large.png")
+    code = (
+        "import sys; from edgessl.data.decode import read_image; from pathlib import Path;"
+        "print(read_image(Path(sys.argv[1])).shape)"
+    )
+    command = [sys.executable, "-W", "always", "-c", code, str(tmp_path / "large.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(10000, 10000, 3)"
+    assert "bomb" not in done.stderr.lower()
+
+
 def test_first_frame_and_upright_orientation(tmp_path):
     frames = [Image.new("RGB", (6, 6), colour) for colour in (RED, GREEN, BLUE)]
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
@@ -81,7 +158,7 @@ def test_first_frame_and_upright_orientation(tmp_path):
 def test_decompression_bomb_is_a_reason_to_skip(tmp_path, monkeypatch):
     Image.new("L", (100, 100)).save(tmp_path / "wide.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(ImageUnreadable, match="exceeds limit"):
+    with pytest.raises(ImageUnreadable, match=r"10000 pixels\) exceeds limit of 2000 pixels"):
         read_image(tmp_path / "wide.png")
 
 

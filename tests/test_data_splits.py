@@ -14,7 +14,9 @@ from edgessl.data.image_set import ImageSet, Skipped
 from edgessl.data.splits import Splits, check_leaks, draw_labels, load_splits, make_splits
 
 
-def images(shas: list[str], labels: list[int], classes: int) -> Prepared:
+def images(
+    shas: list[str], labels: list[int], classes: int, groups: tuple[str, ...] | None = None
+) -> Prepared:
     n = len(shas)
     return Prepared(
         images=np.zeros((n, 1, 1, 3), np.uint8),
@@ -23,6 +25,8 @@ def images(shas: list[str], labels: list[int], classes: int) -> Prepared:
         items=tuple(f"{i}.png" for i in range(n)),
         sha256=("resized to one grey",) * n,  # no part in who goes where
         source_sha256=tuple(shas),
+        source_sizes=np.ones((n, 2), np.int64),
+        groups=groups,
         kept=np.arange(n),
         skipped=(),
     )

@@ -9,8 +9,10 @@ from edgessl.core.registry import missing_extra
 from edgessl.data.image_set import ImageSet
 
 
-def open_digits() -> ImageSet:
+def open_digits(_split: str = "") -> ImageSet:
     """Open the 1797 digits; ink counts 0..16 become 0..255, repeated to three channels.
+
+    There is one split, the whole.
 
     Source: UCI Machine Learning Repository, Optical Recognition of Handwritten Digits, its
     test part.
@@ -34,4 +36,5 @@ def open_digits() -> ImageSet:
         load=load,
         labels=np.asarray(labels, np.int64),
         class_names=tuple("0123456789"),
+        mode=lambda _: "L",
     )

@@ -55,6 +55,7 @@ def open_idx(path: Path, name: str) -> ImageSet:
         labels=labels,
         class_names=() if labels is None else tuple(map(str, range(int(labels.max()) + 1))),
         unlabelled_because=f"there is no file of labels (idx1-ubyte) beside {path.name}",
+        mode=lambda _: "L",
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,25 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Originals:
+    """What was true of images before they were made smaller for a cache.
+
+    Attributes:
+        source_sha256: Identity of every image as first decoded.
+        sizes: int64 (N, 2), width and height of every image as first decoded.
+        side: Short side that larger images were reduced to, in pixels.
+    """
+
+    source_sha256: tuple[str, ...]
+    sizes: NDArray[np.int64]
+    side: int
+
+
+def _rgb(_: int) -> str:
+    return "RGB"
+
+
+@dataclass(frozen=True, slots=True)
 class ImageSet:
     """The images of one source, in a fixed order.
 
@@ -39,6 +58,11 @@ class ImageSet:
         class_names: Sorted names of the classes; empty without labels.
         skipped: Files that the listing already had to leave out.
         unlabelled_because: What a stage that needs labels tells the user when there are none.
+        columns: Further columns of a list, by name: one text per image.
+        groups: Name of the group of every image, by ``data.group_by``; None where images are
+            on their own (see :func:`edgessl.data.groups.grouped`).
+        mode: Position to the colour mode the image is stored in, in Pillow's names.
+        known: What a cache remembers of the originals; None where images are the originals.
     """
 
     name: str
@@ -48,6 +72,10 @@ class ImageSet:
     class_names: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     unlabelled_because: str = "it has no labels"
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: tuple[str, ...] | None = None
+    mode: Callable[[int], str] = _rgb
+    known: Originals | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -61,7 +89,8 @@ class ImageSet:
         if self.labels is None:
             raise DataInvalid(
                 f"{self.name} cannot be used as a labelled source: {self.unlabelled_because}",
-                hint="put the images of each class into their own folder: SRC/<class>/<image>",
+                hint="put the images of each class into their own folder, SRC/<class>/<image>, or "
+                "give a .csv list with the columns path and label",
             )
         if len(self.class_names) < 2:
             raise DataInvalid(
