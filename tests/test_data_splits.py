@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from edgessl.core.artifact import InputSpec
 from edgessl.core.errors import DataInvalid, FileInvalid
 from edgessl.data.decode import Prepared, prepare
+from edgessl.data.groups import grouped
 from edgessl.data.image_set import ImageSet, Skipped
 from edgessl.data.splits import Splits, check_leaks, draw_labels, load_splits, make_splits
 
@@ -155,7 +157,7 @@ def test_splits_survive_the_file_and_notice_changed_data(tmp_path):
     with pytest.raises(DataInvalid, match="1 new, 1 gone"):
         load_splits(path, images(["new", *data.source_sha256[1:]], data.labels.tolist(), 3))
     relabelled = images(list(data.source_sha256), [(c + 1) % 3 for c in data.labels.tolist()], 3)
-    with pytest.raises(DataInvalid, match="labels differ"):
+    with pytest.raises(DataInvalid, match="labels or groups differ"):
         load_splits(path, relabelled)
     path.write_text('{"kind": "splits", "schema": 1, "splits": {}}')
     with pytest.raises(FileInvalid, match="not a whole file"):
@@ -169,6 +171,88 @@ def test_a_leak_between_sources_is_refused():
     ) as caught:
         check_leaks("abcd", "abcde", "--unlabeled", "test", list("vwxyz"))
     assert "remove them from --unlabeled" in caught.value.hint
+
+
+def test_groups_stay_on_one_side_and_classes_keep_their_shares():
+    rng = np.random.default_rng(0)
+    n = 900
+    day = rng.integers(0, 45, n)  # days of unequal size, each with several classes
+    labels = np.where(rng.random(n) < 0.5, day % 3, rng.integers(0, 3, n))
+    shas = [f"s{i}" for i in range(n)]
+    shas[700] = shas[0]  # a copy ties two days together
+    data = images(shas, labels.tolist(), 3, tuple(f"day {d}" for d in day))
+    splits = make_splits(data, seed=0, val=0.15, test=0.25, group_by="column:day")
+    rows = splits.indices(shas)
+    side = {int(i): name for name, r in rows.items() for i in r}
+    for d in range(45):
+        assert len({side[i] for i in np.flatnonzero(day == d)}) == 1
+    assert side[0] == side[700]
+    for name, share in (("val", 0.15), ("test", 0.25)):
+        counts = np.bincount(labels[rows[name]], minlength=3) / np.bincount(labels)
+        assert np.abs(counts - share).max() < 0.04, name
+    order = rng.permutation(n)
+    shuffled = images(
+        [shas[i] for i in order], labels[order].tolist(), 3, tuple(f"day {day[i]}" for i in order)
+    )
+    again = make_splits(shuffled, seed=0, val=0.15, test=0.25)
+    assert assignment(again) == assignment(splits)
+
+
+def test_scarce_classes_move_until_every_split_has_them():
+    # the class 1 lies in three groups only, each mostly of class 0
+    labels = [0] * 30 + [1, 0, 0, 0] * 3
+    day = [f"a{i}" for i in range(30)] + [f"b{i // 4}" for i in range(12)]
+    for seed in range(10):
+        data = images([f"s{i}" for i in range(42)], labels, 2, tuple(day))
+        rows = make_splits(data, seed=seed, val=0.15, test=0.15).indices(data.source_sha256)
+        assert all((data.labels[r] == 1).sum() == 1 for r in rows.values())
+
+
+def test_groups_that_cannot_be_split_say_why(tmp_path):
+    one_day = images([f"s{i}" for i in range(20)], [0, 1] * 10, 2, ("monday",) * 20)
+    with pytest.raises(DataInvalid, match=r"'class 0': 10 image\(s\) in 1 group") as caught:
+        make_splits(one_day, seed=0)
+    assert "--test" in caught.value.hint
+    # each class is in three groups, but no side can have both without tearing
+    crossed = images([f"s{i}" for i in range(4)], [0, 0, 1, 1], 2, ("a", "b", "a", "b"))
+    with pytest.raises(DataInvalid, match="2 group"):
+        make_splits(crossed, seed=0)
+    data = images([f"s{i}" for i in range(9)], [0, 1, 2] * 3, 3, tuple("aaabbbccc"))
+    splits = make_splits(data, seed=0, group_by="folder")
+    splits.save(tmp_path / "splits.json")
+    assert load_splits(tmp_path / "splits.json", data, group_by="folder") == splits
+    with pytest.raises(DataInvalid, match="group_by=folder; now asked for: group_by=None"):
+        load_splits(tmp_path / "splits.json", data)
+    moved = images([f"s{i}" for i in range(9)], [0, 1, 2] * 3, 3, tuple("aaabbbccd"))
+    with pytest.raises(DataInvalid, match="labels or groups differ"):
+        load_splits(tmp_path / "splits.json", moved, group_by="folder")
+
+
+def source(items: list[str], **columns: tuple[str, ...]) -> ImageSet:
+    return ImageSet("src", tuple(items), lambda _: np.zeros((1, 1, 3), np.uint8), columns=columns)
+
+
+def test_groups_are_told_by_folder_column_or_pattern():
+    items = ["cat/cam1/a_01.png", "cat/cam2/b_01.png", "dog/cam1/c_02.png"]
+    listed = source(items, day=("mon", "tue", "mon"))
+    assert grouped(listed, None).groups is None
+    assert grouped(listed, "folder").groups == ("cam1", "cam2", "cam1")
+    assert grouped(listed, "column:day").groups == ("mon", "tue", "mon")
+    assert grouped(listed, r"regex:_(\d+)\.png").groups == ("01", "01", "02")
+    for wrong, problem in (
+        ("colour", "write folder, column:NAME or regex:PATTERN"),
+        ("column:dya", "did you mean 'day'"),
+        ("regex:(", "for example"),
+        ("regex:cam.", r"regex:\(cam\.\)"),
+        ("regex:(cam2)", "the pattern is searched for"),
+    ):
+        with pytest.raises(DataInvalid) as caught:
+            grouped(listed, wrong)
+        assert re.search(problem, caught.value.hint), wrong
+    with pytest.raises(DataInvalid, match="2 of the 3 images of src have no group; 'cat/cam1/"):
+        grouped(listed, "regex:(cam2)")
+    with pytest.raises(DataInvalid, match=r"'loose\.png' lies in no folder"):
+        grouped(source(["loose.png"]), "folder")
 
 
 def test_draws_are_stratified_nested_and_differ():

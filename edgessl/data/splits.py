@@ -1,14 +1,14 @@
 """Who is trained on, who chooses, who is measured: splits without leaks, and label draws.
 
-Images with the same decoded pixels form a group, and groups are what is assigned, so an exact
-copy never lies on two sides. The order within a class comes from a hash of (seed, pixels):
-neither file names nor file order matter, nor the size that images are prepared at.
+Images with the same decoded pixels stay together, and so do the groups of ``group_by``, so an
+exact copy or another picture of the same day never lies on two sides. The order within a class
+comes from a hash of (seed, pixels): neither file names nor file order matter, nor the size that
+images are prepared at.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgessl.core import files
 from edgessl.core.errors import DataInvalid, FileInvalid
+from edgessl.data.assignment import by_class, by_group
 from edgessl.data.decode import Prepared
 from edgessl.data.image_set import Skipped
 from edgessl.data.keyed_random import uniforms
@@ -36,6 +37,7 @@ class Splits:
         asked: ``val`` and ``test`` as asked for: a fraction or a number of images.
         members: Split name to (source sha256, item name) pairs.
         duplicates: Images that are exact copies of another one.
+        group_by: How groups were told, or None.
     """
 
     data_sha256: str
@@ -43,6 +45,7 @@ class Splits:
     asked: Mapping[str, float]
     members: Mapping[str, tuple[tuple[str, str], ...]]
     duplicates: int
+    group_by: str | None = None
 
     def indices(self, source_sha256: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """Return the positions of every split among images (``Prepared.source_sha256``)."""
@@ -60,6 +63,7 @@ class Splits:
             "seed": self.seed,
             "asked": dict(self.asked),
             "duplicates": self.duplicates,
+            "group_by": self.group_by,
             "splits": {
                 name: {"sha256": [sha for sha, _ in pairs], "items": [i for _, i in pairs]}
                 for name, pairs in self.members.items()
@@ -69,7 +73,14 @@ class Splits:
         files.write_json(path, "splits", body)
 
 
-def make_splits(prepared: Prepared, *, seed: int, val: float = 0.15, test: float = 0.15) -> Splits:
+def make_splits(
+    prepared: Prepared,
+    *,
+    seed: int,
+    val: float = 0.15,
+    test: float = 0.15,
+    group_by: str | None = None,
+) -> Splits:
     """Split labelled images by class into train, val and test.
 
     Args:
@@ -77,13 +88,14 @@ def make_splits(prepared: Prepared, *, seed: int, val: float = 0.15, test: float
         seed: Another seed, another assignment.
         val: Fraction in (0, 1) or number of images (1 or more); 0 makes no such split.
         test: As ``val``. Train is what remains.
+        group_by: How ``prepared.groups`` were told, to be remembered.
 
     Returns:
         Every split has about the same mix of classes, and at least one image of each.
 
     Raises:
-        DataInvalid: No labels, shares that leave nothing to train on, or a class with fewer
-            distinct images than splits.
+        DataInvalid: No labels, shares that leave nothing to train on, a class with fewer
+            distinct images (or groups) than splits, or groups that cannot be shared out.
     """
     if prepared.labels is None:
         raise DataInvalid("images without labels cannot be split by class")
@@ -95,25 +107,11 @@ def make_splits(prepared: Prepared, *, seed: int, val: float = 0.15, test: float
             f"val={val} and test={test} take all of the {n} images",
             hint="ask for less, so that some are left to train on",
         )
-    by_class = _groups_by_class(prepared, seed)
     names = ("train", *totals)
-    short = {c: len(g) for c, g in by_class.items() if len(g) < len(names)}
-    if short:
-        listed = ", ".join(f"{prepared.class_names[c]!r}: {k}" for c, k in short.items())
-        raise DataInvalid(
-            f"every class needs a distinct image for each of {', '.join(names)}; "
-            f"too few in {listed}",
-            hint="add images to these classes or remove the classes",
-        )
-    sizes = {c: sum(map(len, groups)) for c, groups in by_class.items()}
-    quotas = {name: _spread(total, sizes) for name, total in totals.items()}
-    rows: dict[str, list[int]] = {name: [] for name in names}
-    for c, groups in by_class.items():
-        wanted = {name: quotas[name][c] for name in totals}
-        for name, members in _assign(groups, wanted).items():
-            rows[name] += members
+    assign = by_class if prepared.groups is None else by_group
+    rows = assign(prepared, seed, totals)
     return Splits(
-        data_sha256=_data_sha256(prepared),
+        data_sha256=labelled_sha256(prepared),
         seed=seed,
         asked=asked,
         members={
@@ -121,6 +119,7 @@ def make_splits(prepared: Prepared, *, seed: int, val: float = 0.15, test: float
             for name in names
         },
         duplicates=n - len(set(prepared.source_sha256)),
+        group_by=group_by,
     )
 
 
@@ -131,6 +130,7 @@ def load_splits(
     seed: int | None = None,
     val: float | None = None,
     test: float | None = None,
+    group_by: str | None = None,
 ) -> Splits:
     """Read ``splits.json`` and check that it belongs to these images and to what is asked now.
 
@@ -141,6 +141,7 @@ def load_splits(
             is not compared.
         val: Share or number of the validation images.
         test: Share or number of the test images.
+        group_by: How groups are told now.
 
     Raises:
         FileInvalid: Not a file of splits.
@@ -158,29 +159,66 @@ def load_splits(
                 for name, part in body["splits"].items()
             },
             duplicates=body["duplicates"],
+            group_by=body.get("group_by"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileInvalid(f"{path} is not a whole file of splits: {error}") from error
-    then = {"seed": splits.seed, **splits.asked}
+    then = {"seed": splits.seed, "group_by": splits.group_by, **splits.asked}
     now = {"seed": seed, "val": val, "test": test}
-    if other := [name for name, x in now.items() if x is not None and x != then.get(name)]:
+    now = {name: x for name, x in now.items() if x is not None} | {"group_by": group_by}
+    check_unchanged(path, then, now, splits.data_sha256, splits.members, prepared)
+    return splits
+
+
+def check_unchanged(
+    path: Path,
+    then: Mapping[str, object],
+    now: Mapping[str, object],
+    data_sha256: str,
+    members: Mapping[str, Sequence[tuple[str, str]]],
+    prepared: Prepared,
+) -> None:
+    """Refuse a stored assignment that was asked for otherwise, or of other images.
+
+    Args:
+        path: Its file, for the message.
+        then: What it was made with.
+        now: What is asked for; names that it lacks are not compared.
+        data_sha256: Identity of the images it was made of.
+        members: These images, as in :class:`Splits`.
+        prepared: The images of today.
+
+    Raises:
+        DataInvalid: Says what differs.
+    """
+    if other := [name for name, x in now.items() if x != then.get(name)]:
         was = ", ".join(f"{name}={then.get(name)}" for name in other)
         asked = ", ".join(f"{name}={now[name]}" for name in other)
         raise DataInvalid(
             f"{path} was written with {was}; now asked for: {asked}",
             hint="ask for the same again, or start a new run folder with --out",
         )
-    if (seen := _data_sha256(prepared)) != splits.data_sha256:
-        before = Counter(sha for pairs in splits.members.values() for sha, _ in pairs)
+    if (seen := labelled_sha256(prepared)) != data_sha256:
+        before = Counter(sha for pairs in members.values() for sha, _ in pairs)
         here = Counter(prepared.source_sha256)
         new, gone = (here - before).total(), (before - here).total()
-        change = f"{new} new, {gone} gone" if new or gone else "labels differ"
+        change = f"{new} new, {gone} gone" if new or gone else "labels or groups differ"
         raise DataInvalid(
             f"the labelled images changed since {path} was written ({change}; data sha256 "
-            f"{seen[:12]}, then {splits.data_sha256[:12]})",
+            f"{seen[:12]}, then {data_sha256[:12]})",
             hint="restore the images, or start a new run folder with --out",
         )
-    return splits
+
+
+def labelled_sha256(prepared: Prepared) -> str:
+    """Return the identity of labelled images with their classes and groups, in any order."""
+    assert prepared.labels is not None
+    names = [prepared.class_names[c] for c in prepared.labels]
+    if prepared.groups is not None:
+        names = [f"{name} {group}" for name, group in zip(names, prepared.groups, strict=True)]
+    pairs = zip(prepared.source_sha256, names, strict=True)
+    lines = sorted(f"{sha} {name}\n" for sha, name in pairs)
+    return files.sha256_bytes("".join(lines).encode())
 
 
 def check_leaks(
@@ -259,52 +297,3 @@ def _total(name: str, share: float, n: int) -> int:
     if not share >= 0 or (share > 1 and share != int(share)):
         raise DataInvalid(f"{name}={share} is neither a fraction in (0, 1) nor a number of images")
     return int(share) if share >= 1 else max(1, round(share * n))
-
-
-def _groups_by_class(prepared: Prepared, seed: int) -> dict[int, list[list[int]]]:
-    """Class to groups of identical images, large groups first, else in hashed order.
-
-    Copies with different labels stay together, under their most common label.
-    """
-    assert prepared.labels is not None
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row, sha in enumerate(prepared.source_sha256):
-        rows[sha].append(row)
-    by_class: dict[int, list[list[int]]] = {c: [] for c in range(len(prepared.class_names))}
-    hashed = {sha: hashlib.sha256(f"{seed}:{sha}".encode()).digest() for sha in rows}
-    for sha in sorted(rows, key=lambda sha: (-len(rows[sha]), hashed[sha])):
-        votes = Counter(int(label) for label in prepared.labels[rows[sha]])
-        by_class[min(votes, key=lambda c: (-votes[c], c))].append(rows[sha])
-    return by_class
-
-
-def _spread(total: int, sizes: Mapping[int, int]) -> dict[int, int]:
-    """Share ``total`` among classes by size, largest remainder first, at least one each."""
-    n = sum(sizes.values())
-    exact = {c: total * size / n for c, size in sizes.items()}
-    quota = {c: int(x) for c, x in exact.items()}
-    for c in sorted(exact, key=lambda c: (quota[c] - exact[c], c))[: total - sum(quota.values())]:
-        quota[c] += 1
-    return {c: max(1, k) for c, k in quota.items()}
-
-
-def _assign(groups: list[list[int]], wanted: Mapping[str, int]) -> dict[str, list[int]]:
-    """Give each group to the split that lacks most images, train taking the remainder."""
-    lacking = {"train": sum(map(len, groups)) - sum(wanted.values()), **wanted}
-    result: dict[str, list[int]] = {name: [] for name in lacking}
-    for position, group in enumerate(groups):
-        empty = [name for name in result if not result[name]]
-        # the last groups are kept for splits that would stay empty
-        choice = empty if len(groups) - position <= len(empty) else list(result)
-        target = max(choice, key=lambda name: lacking[name])
-        result[target] += group
-        lacking[target] -= len(group)
-    return result
-
-
-def _data_sha256(prepared: Prepared) -> str:
-    assert prepared.labels is not None
-    names = (prepared.class_names[c] for c in prepared.labels)
-    pairs = zip(prepared.source_sha256, names, strict=True)
-    lines = sorted(f"{sha} {name}\n" for sha, name in pairs)
-    return files.sha256_bytes("".join(lines).encode())
