@@ -6,23 +6,47 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from edgessl import __version__
+from edgessl.cli import completion
 from edgessl.cli import options as o
 from edgessl.cli.output import write_document
+from edgessl.cli.show import write
 from edgessl.core.errors import worst_of
 
 if TYPE_CHECKING:
+    import click
+
     from edgessl.api import Outcome
+    from edgessl.api_light import Finding
+
+# panels of --help, and the order of the commands in it: that of the chain
+START, CHAIN, USE, LOOK = "Start", "The chain, step by step", "Use", "Look"
+ORDER = (
+    "init", "run", "data", "pretrain", "evaluate", "finetune", "extract", "export", "bench",
+    "report", "predict", "runs", "cost", "doctor", "list", "schema",
+)  # fmt: skip
+
+
+class InOrder(TyperGroup):
+    """Lists the commands in the order in which they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands; those without a place come last."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda n: ORDER.index(n) if n in ORDER else len(ORDER))
+
 
 app = typer.Typer(
     name="edgessl",
+    cls=InOrder,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From unlabeled images to a small model proven on your own device.\n\n"
-    "Start with: edgessl run quickstart",
+    "Start with: edgessl run quickstart, or edgessl init for images of your own.",
 )
 
 Checkpoint = Annotated[
@@ -64,6 +88,30 @@ def finish(outcome: Outcome, as_json: bool, quiet: bool) -> None:
         raise worst
 
 
+def tell(finding: Finding, text: str, as_json: bool, quiet: bool = False) -> None:
+    """Print what a command found out, people's text on stdout, and the next command.
+
+    Raises:
+        EdgeSSLError: What was asked for does not work, for people.
+        Told: The same for programs.
+    """
+    worst = worst_of(finding.errors) if finding.errors else None
+    if as_json:
+        document: dict[str, Any] = {
+            "command": finding.command, "result": finding.result, "next": finding.next,
+        }  # fmt: skip
+        write_document(document | ({"error": worst.as_dict()} if worst else {}))
+        if worst is not None:
+            raise Told(worst.exit_code)
+    else:
+        write(text)
+        if worst is not None:
+            raise worst
+        if not quiet:
+            sys.stdout.flush()
+            sys.stderr.write(f"next: {finding.next}\n")
+
+
 def _version(value: bool) -> None:
     if value:
         sys.stdout.write(f"edgessl {__version__}\n")
@@ -80,16 +128,24 @@ def _main(
     pass
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def run(
     recipe: Annotated[
-        str | None, typer.Argument(help="File, or name of a shipped recipe; default edgessl.yaml.")
+        str | None,
+        typer.Argument(
+            help="File, or name of a shipped recipe; default edgessl.yaml.",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     set_: o.Set = None,
     out: o.Out = None,
     resume: o.Resume = False,
-    start: Annotated[str | None, typer.Option("--from", help="First stage.")] = None,
-    until: Annotated[str | None, typer.Option("--until", help="Last stage.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="First stage.", autocompletion=completion.stages)
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Last stage.", autocompletion=completion.stages)
+    ] = None,
     seed: o.Seed = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -117,15 +173,10 @@ def run(
     finish(outcome, as_json, quiet)
 
 
-@app.command()
+@app.command(rich_help_panel=CHAIN)
 def pretrain(
-    unlabeled: Annotated[
-        str | None,
-        typer.Option("--unlabeled", metavar="SRC", help="Images: folder, IDX file or dataset."),
-    ] = None,
-    method: Annotated[
-        str | None, typer.Option("--method", help="See: edgessl list methods.")
-    ] = None,
+    unlabeled: o.Unlabeled = None,
+    method: o.Method = None,
     encoder: o.EncoderName = None,
     width: o.Width = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
@@ -165,7 +216,7 @@ def pretrain(
     finish(outcome, as_json, quiet)
 
 
-@app.command()
+@app.command(rich_help_panel=CHAIN)
 def evaluate(
     checkpoint: Checkpoint = None,
     labels: o.Labels = None,
@@ -205,7 +256,7 @@ def evaluate(
     finish(outcome, as_json, quiet)
 
 
-@app.command()
+@app.command(rich_help_panel=CHAIN)
 def finetune(
     checkpoint: Checkpoint = None,
     labels: o.Labels = None,

@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
+from edgessl.cli import completion
 from edgessl.cli import options as o
-from edgessl.cli.app import Checkpoint, app, finish
+from edgessl.cli.app import CHAIN, Checkpoint, app, finish
 from edgessl.core.errors import UsageProblem
 
 
-@app.command()
+@app.command(rich_help_panel=CHAIN)
 def extract(
     checkpoint: Checkpoint = None,
     width: Annotated[
@@ -43,7 +44,7 @@ def extract(
     finish(outcome, as_json, quiet)
 
 
-@app.command()
+@app.command(rich_help_panel=CHAIN)
 def export(
     model: Annotated[
         str | None,
@@ -51,7 +52,11 @@ def export(
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="See: edgessl list targets; may be repeated."),
+        typer.Option(
+            "--target",
+            help="See: edgessl list targets; may be repeated.",
+            autocompletion=completion.targets,
+        ),
     ] = None,
     format_: Annotated[list[str] | None, typer.Option("--format", hidden=True)] = None,
     quantize: Annotated[
@@ -97,18 +102,19 @@ def export(
     finish(outcome, as_json, quiet)
 
 
-@app.command()
+@app.command(rich_help_panel=CHAIN)
 def bench(
     artifacts: Annotated[
         list[str] | None,
         typer.Argument(metavar="[ARTIFACT]...", help="Export folders, run folders, or 'last'."),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="See: edgessl list devices.")
-    ] = None,
+    device: o.Device = None,
     test: o.Test = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="quick, standard or sustained.")
+        str | None,
+        typer.Option(
+            "--preset", help="quick, standard or sustained.", autocompletion=completion.presets
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1)] = None,
     allow_unstable: Annotated[
@@ -145,7 +151,7 @@ def bench(
     finish(outcome, as_json, quiet)
 
 
-@app.command()
+@app.command(rich_help_panel=CHAIN)
 def report(
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="Run folders, or 'last'.")
@@ -155,6 +161,7 @@ def report(
     ] = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Write report.html and MODEL_CARD.md from run folders.
 
@@ -165,4 +172,5 @@ def report(
     """
     from edgessl import api
 
+    del verbose  # the same on every command
     finish(api.report(runs or (), out=out), as_json, quiet)

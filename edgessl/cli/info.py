@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgessl.cli.app import app
+from edgessl.cli import options as o
+from edgessl.cli.app import LOOK, app
 from edgessl.cli.output import write_document
 from edgessl.core.errors import UsageProblem, nearest
 from edgessl.core.files import SCHEMA
@@ -23,12 +24,17 @@ SCHEMAS = (
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-@app.command("list")
+@app.command("list", rich_help_panel=LOOK)
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help=f"One of {', '.join(KINDS)}; default all.")
+        str | None,
+        typer.Argument(
+            help=f"One of {', '.join(KINDS)}; default all.",
+            autocompletion=lambda incomplete: [k for k in KINDS if k.startswith(incomplete)],
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    as_json: o.Json = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """List what there is: methods, encoders, targets, devices, datasets, recipes.
 
@@ -53,7 +59,7 @@ def list_(
                 if k not in ("name", "summary", "extra") and v is not False
             )
             sys.stdout.write(f"  {entry['name']:<{wide}}  {entry['summary']}\n")
-            if facts and kind:
+            if facts and (kind or verbose):
                 sys.stdout.write(f"  {'':<{wide}}  {facts}\n")
         sys.stdout.write("\n")
 
@@ -92,12 +98,17 @@ def _table(kind: str) -> Table:
     return SOURCES
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def schema(
     name: Annotated[
-        str | None, typer.Argument(help=f"One of {', '.join(SCHEMAS)}; default all.")
+        str | None,
+        typer.Argument(
+            help=f"One of {', '.join(SCHEMAS)}; default all.",
+            autocompletion=lambda incomplete: [s for s in SCHEMAS if s.startswith(incomplete)],
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same; schemas are JSON.")] = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Print the JSON Schema of recipes and of every JSON file that is written.
 
@@ -106,7 +117,7 @@ def schema(
 
     edgessl schema artifact    (encoder.json, model.json, artifact.json)
     """
-    del as_json
+    del as_json, verbose  # they mean the same on every command
     if name is not None and name not in SCHEMAS:
         raise UsageProblem(f"no schema called '{name}'", hint=nearest(name, SCHEMAS))
     made = {key: _schema(key) for key in ((name,) if name else SCHEMAS)}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgessl.cli import completion
 from edgessl.core.errors import UsageProblem, nearest
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a recipe value: pretrain.epochs=5."),
 ]
+Unlabeled = Annotated[
+    str | None,
+    typer.Option("--unlabeled", metavar="SRC", help="Images: folder, list, IDX file or dataset."),
+]
 Labels = Annotated[
     str | None,
     typer.Option("--labels", metavar="SRC", help="Labelled images: folder, IDX file or dataset."),
@@ -41,7 +46,20 @@ Test = Annotated[
 Imgsz = Annotated[
     int | None, typer.Option("--imgsz", min=8, max=1024, help="Input side in pixels.")
 ]
-EncoderName = Annotated[str | None, typer.Option("--encoder", help="See: edgessl list encoders.")]
+EncoderName = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder", help="See: edgessl list encoders.", autocompletion=completion.encoders
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option("--method", help="See: edgessl list methods.", autocompletion=completion.methods),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="See: edgessl list devices.", autocompletion=completion.devices),
+]
 Width = Annotated[
     str | None, typer.Option("--width", help="Host and slim width, 1.5x-1x, or one width, 1x.")
 ]

@@ -34,7 +34,7 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
     Raises:
         EdgeSSLError: The net cannot be read, a package is missing, or the converter failed.
     """
-    with _extra_of(job["target"]):
+    with extra_of(job["target"]):
         exporter = EXPORTERS.load(job["target"])()
         from edgessl.encoders.loading import load_model
 
@@ -69,7 +69,7 @@ def predict(job: dict[str, Any]) -> dict[str, Any]:
         inputs = np.load(job["inputs"], allow_pickle=False)
     except (OSError, ValueError) as error:
         raise FileInvalid(f"{job['inputs']} is not a readable .npy array: {error}") from error
-    with _extra_of(job["target"]):
+    with extra_of(job["target"]):
         exporter = EXPORTERS.load(job["target"])()
         logits = exporter.run(Path(job["folder"]), inputs)
     buffer = io.BytesIO()
@@ -94,8 +94,8 @@ TASKS = {"convert": convert, "predict": predict}
 
 
 @contextmanager
-def _extra_of(target: str) -> Iterator[None]:
-    """Name the pip extra of a package that is missing.
+def extra_of(target: str) -> Iterator[None]:
+    """Name the pip extra of a package of ``target`` that is missing.
 
     Exporters import their packages inside functions, so a missing one shows only here.
     """
