@@ -20,6 +20,12 @@ ENCODERS = Table(
             extra="train",
             facts={"features_1x": 512, "macs_1x_224_m": 307.5, "source": "edgessl"},
         ),
+        "mobilenet_v2": Entry(
+            "edgessl.encoders.mobilenet_v2:MOBILENET_V2",
+            "MobileNetV2, loads strictly into torchvision's class",
+            extra="train",
+            facts={"features_1x": 1280, "macs_1x_224_m": 300.8, "source": "arXiv:1801.04381"},
+        ),
         "mobilenet_v3_large": Entry(
             "edgessl.encoders.mobilenet_v3:MOBILENET_V3_LARGE",
             "MobileNetV3-large, loads strictly into torchvision's class",
@@ -31,6 +37,18 @@ ENCODERS = Table(
             "MobileNetV3-small, loads strictly into torchvision's class",
             extra="train",
             facts={"features_1x": 1024, "macs_1x_224_m": 56.5, "source": "arXiv:1905.02244"},
+        ),
+        "efficientnet_b0": Entry(
+            "edgessl.encoders.efficientnet:EFFICIENTNET_B0",
+            "EfficientNet-B0, loads strictly into torchvision's class at 1x",
+            extra="train",
+            facts={"features_1x": 1280, "macs_1x_224_m": 385.8, "source": "arXiv:1905.11946"},
+        ),
+        "resnet18": Entry(
+            "edgessl.encoders.resnet:RESNET18",
+            "ResNet-18, loads strictly into torchvision's class at 1x",
+            extra="train",
+            facts={"features_1x": 512, "macs_1x_224_m": 1814.1, "source": "arXiv:1512.03385"},
         ),
     },
 )

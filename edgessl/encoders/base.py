@@ -14,22 +14,13 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torchvision.ops import Conv2dNormActivation
+
+from edgessl.encoders.edits import Edit, apply_edits
 
 Stem = Literal["stock", "small"]
 # the channel group on each axis of a tensor; None where the axis is never sliced
 Axes = dict[str, tuple[str | None, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """A stride set on a convolution of the stock architecture.
-
-    Strides are not in a state dict: a net with edits loads strictly into the stock class and
-    computes something else unless they are applied there too.
-    """
-
-    module: str
-    stride: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +33,11 @@ class Architecture:
         head: Name of the last Linear, the classifier.
         channel_axes: Module (with or without head) to the channel groups of its tensors.
         connections: Module to its residual connections, one entry per block.
-        small_stem: Module to the edits that keep resolution for images up to 64 px.
-        stock_class: How to build the same module without edgessl, for ``model.json``;
-            None where no other package has it.
+        small_stem: The edits that keep resolution for images up to 64 px.
+        stock_class: Expression that builds the same module without edgessl: ``{classes}`` and,
+            where it takes one, ``{width}`` are to be filled in; None where no other package
+            has it.
+        weights: Full name of torchvision's ImageNet weights; None where there are none.
     """
 
     name: str
@@ -52,8 +45,9 @@ class Architecture:
     head: str
     channel_axes: Callable[[nn.Module], Axes]
     connections: Callable[[nn.Module], tuple[bool, ...]]
-    small_stem: Callable[[nn.Module], tuple[Edit, ...]]
+    small_stem: tuple[Edit, ...]
     stock_class: str | None = None
+    weights: str | None = None
 
     def network(
         self, width: float, *, classes: int | None, stem: Stem = "stock", seed: int = 0
@@ -73,9 +67,18 @@ class Architecture:
         if classes is None:
             parent, _, leaf = self.head.rpartition(".")
             setattr(module.get_submodule(parent), leaf, nn.Identity())
-        if stem == "small":
-            apply_edits(module, self.small_stem(module))
+        apply_edits(module, self.edits(stem))
         return module
+
+    def edits(self, stem: Stem) -> tuple[Edit, ...]:
+        """Return what a stem changes in the stock architecture; nothing for ``stock``."""
+        return self.small_stem if stem == "small" else ()
+
+    def stock_code(self, width: float, classes: int) -> str | None:
+        """Return the expression that builds the stock module without edgessl, if there is one."""
+        if self.stock_class is None or ("{width}" not in self.stock_class and width != 1):
+            return None
+        return self.stock_class.format(width=f"{width:g}", classes=classes)
 
     def feature_group(self, module: nn.Module) -> str:
         """Return the channel group of the pooled features."""
@@ -90,12 +93,11 @@ class Architecture:
         return int(head.in_features)  # type: ignore[arg-type]
 
 
-def apply_edits(module: nn.Module, edits: tuple[Edit, ...]) -> None:
-    """Set the strides named by ``edits`` in place."""
-    for edit in edits:
-        conv = module.get_submodule(edit.module)
-        assert isinstance(conv, nn.Conv2d)
-        conv.stride = edit.stride
+def scaled(channels: int, width: float) -> int:
+    """Channels at ``width``: a multiple of 8, at least 8, never more than 10 % below."""
+    target = channels * width
+    rounded = max(8, int(target + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * target else rounded
 
 
 @dataclass(slots=True)
@@ -117,6 +119,12 @@ class AxesBuilder:
         for tensor in ("weight", "bias", "running_mean", "running_var"):
             self.axes[f"{name}.{tensor}"] = (channels,)
         self.axes[f"{name}.num_batches_tracked"] = ()
+
+    def conv_norm(self, name: str, part: nn.Module, inputs: str | None, outputs: str) -> None:
+        """Add torchvision's block of a convolution and a BatchNorm."""
+        assert isinstance(part, Conv2dNormActivation)
+        self.conv(f"{name}.0", part.get_submodule("0"), inputs, outputs)
+        self.norm(f"{name}.1", outputs)
 
     def linear(self, name: str, inputs: str | None, outputs: str | None) -> None:
         """Add a Linear with bias."""

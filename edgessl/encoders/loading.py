@@ -14,7 +14,7 @@ from edgessl.core import files
 from edgessl.core.artifact import Artifact
 from edgessl.core.errors import FileInvalid
 from edgessl.encoders import ENCODERS
-from edgessl.encoders.base import Edit, apply_edits
+from edgessl.encoders.edits import apply_edits, edits_from
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -74,7 +74,7 @@ def load_model(folder: Path) -> tuple[nn.Module, Artifact]:
     facts = artifact.facts
     try:
         architecture = ENCODERS.load(facts["architecture"])
-        edits = tuple(Edit(e["module"], (e["stride"][0], e["stride"][1])) for e in facts["edits"])
+        edits = edits_from(facts["edits"])
         network = architecture.network(
             float(facts["width"]), classes=len(artifact.labels) or None, stem="stock"
         )

@@ -11,7 +11,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from edgessl.encoders.base import Architecture, Axes, AxesBuilder, Edit
+from edgessl.encoders.base import Architecture, Axes, AxesBuilder, scaled
+from edgessl.encoders.edits import Edit
 
 STEM = 32
 # (output channels, stride) of every separable block
@@ -20,13 +21,6 @@ BLOCKS = (
     (512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1),
 )  # fmt: skip
 SHORT_BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 1))
-
-
-def scaled(channels: int, width: float) -> int:
-    """Channels at ``width``: a multiple of 8, at least 8, never more than 10 % below."""
-    target = channels * width
-    rounded = max(8, int(target + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * target else rounded
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> list[nn.Module]:
@@ -94,28 +88,13 @@ def connections(module: nn.Module) -> tuple[bool, ...]:
     return (False,) * (len(list(module.get_submodule("features").children())) - 1)
 
 
-def small_stem(module: nn.Module) -> tuple[Edit, ...]:
-    """Set the stem and the first down-sampling block to stride 1."""
-    first_down = next(
-        name
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.stride != (1, 1)
-    )
-    return (Edit("features.0.0", (1, 1)), Edit(first_down, (1, 1)))
-
-
-def stem_only(_: nn.Module) -> tuple[Edit, ...]:
-    """Set the stem to stride 1; the short variant has little stride to give away."""
-    return (Edit("features.0.0", (1, 1)),)
-
-
 MOBILENET_V1 = Architecture(
     name="mobilenet_v1",
     build=MobileNetV1,
     head="classifier",
     channel_axes=channel_axes,
     connections=connections,
-    small_stem=small_stem,
+    small_stem=(Edit("features.0.0", stride=(1, 1)), Edit("features.2.0", stride=(1, 1))),
 )
 MOBILENET_V1_SHORT = Architecture(
     name="mobilenet_v1_short",
@@ -123,5 +102,5 @@ MOBILENET_V1_SHORT = Architecture(
     head="classifier",
     channel_axes=channel_axes,
     connections=connections,
-    small_stem=stem_only,
+    small_stem=(Edit("features.0.0", stride=(1, 1)),),  # it has little stride to give away
 )

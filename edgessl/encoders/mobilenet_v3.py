@@ -9,9 +9,10 @@ from __future__ import annotations
 from torch import nn
 from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
 from torchvision.models.mobilenetv3 import InvertedResidual
-from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
+from torchvision.ops import SqueezeExcitation
 
-from edgessl.encoders.base import Architecture, Axes, AxesBuilder, Edit
+from edgessl.encoders.base import Architecture, Axes, AxesBuilder
+from edgessl.encoders.edits import Edit
 
 
 def build_large(width: float, classes: int) -> nn.Module:
@@ -32,7 +33,7 @@ def channel_axes(module: nn.Module) -> Axes:
     axes = AxesBuilder()
     layers = list(module.get_submodule("features").children())
     trunk = "trunk0"
-    _conv_norm(axes, "features.0", layers[0], None, trunk)
+    axes.conv_norm("features.0", layers[0], None, trunk)
     for index, layer in enumerate(layers[1:-1], start=1):
         assert isinstance(layer, InvertedResidual)
         inputs, expansion = trunk, trunk
@@ -45,24 +46,16 @@ def channel_axes(module: nn.Module) -> Axes:
                 axes.conv(f"{name}.fc1", part.fc1, expansion, squeeze)
                 axes.conv(f"{name}.fc2", part.fc2, squeeze, expansion)
             elif part.get_submodule("0").groups != 1:  # depthwise
-                _conv_norm(axes, name, part, expansion, expansion)
+                axes.conv_norm(name, part, expansion, expansion)
             elif position == 0:
                 expansion = f"expansion{index}"
-                _conv_norm(axes, name, part, inputs, expansion)
+                axes.conv_norm(name, part, inputs, expansion)
             else:
-                _conv_norm(axes, name, part, expansion, trunk)
-    _conv_norm(axes, f"features.{len(layers) - 1}", layers[-1], trunk, "last_conv")
+                axes.conv_norm(name, part, expansion, trunk)
+    axes.conv_norm(f"features.{len(layers) - 1}", layers[-1], trunk, "last_conv")
     axes.linear("classifier.0", "last_conv", "head")
     axes.linear("classifier.3", "head", None)
     return axes.axes
-
-
-def _conv_norm(
-    axes: AxesBuilder, name: str, part: nn.Module, inputs: str | None, outputs: str
-) -> None:
-    assert isinstance(part, Conv2dNormActivation)
-    axes.conv(f"{name}.0", part.get_submodule("0"), inputs, outputs)
-    axes.norm(f"{name}.1", outputs)
 
 
 def connections(module: nn.Module) -> tuple[bool, ...]:
@@ -74,24 +67,15 @@ def connections(module: nn.Module) -> tuple[bool, ...]:
     )
 
 
-def small_stem(module: nn.Module) -> tuple[Edit, ...]:
-    """Set the stem and the first down-sampling block to stride 1."""
-    first_down = next(
-        name
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.stride != (1, 1)
-    )
-    return (Edit("features.0.0", (1, 1)), Edit(first_down, (1, 1)))
-
-
 MOBILENET_V3_LARGE = Architecture(
     name="mobilenet_v3_large",
     build=build_large,
     head="classifier.3",
     channel_axes=channel_axes,
     connections=connections,
-    small_stem=small_stem,
+    small_stem=(Edit("features.0.0", stride=(1, 1)), Edit("features.2.block.1.0", stride=(1, 1))),
     stock_class="torchvision.models.mobilenet_v3_large(width_mult={width}, num_classes={classes})",
+    weights="MobileNet_V3_Large_Weights.IMAGENET1K_V1",
 )
 MOBILENET_V3_SMALL = Architecture(
     name="mobilenet_v3_small",
@@ -99,6 +83,7 @@ MOBILENET_V3_SMALL = Architecture(
     head="classifier.3",
     channel_axes=channel_axes,
     connections=connections,
-    small_stem=small_stem,
+    small_stem=(Edit("features.0.0", stride=(1, 1)), Edit("features.1.block.0.0", stride=(1, 1))),
     stock_class="torchvision.models.mobilenet_v3_small(width_mult={width}, num_classes={classes})",
+    weights="MobileNet_V3_Small_Weights.IMAGENET1K_V1",
 )
