@@ -134,12 +134,14 @@ def evaluate(
     """Evaluate the slim net of a checkpoint by kNN and linear probe, beside raw pixels."""
     _require_training("evaluate")
     from edgessl.stages.evaluate import evaluate as stage
-    from edgessl.stages.networks import artifact_folder
+    from edgessl.stages.networks import artifact_folders, tuned_width
 
-    source = artifact_folder(resolve(checkpoint, ["pretrain", "finetune"]), "pretrain", "finetune")
-    context = open_run("evaluate", source, settings, out, resume, reporter)
-    rows = stage(context, source)
-    return Outcome("evaluate", context.run.path, _rows(rows), f"edgessl finetune {source}")
+    places = ("pretrain*", "finetune", "finetune/*")
+    found = artifact_folders(resolve(checkpoint, places), *places)
+    sources = found if tuned_width(found[0]) is None else found[:1]
+    context = open_run("evaluate", sources[0], settings, out, resume, reporter)
+    rows = stage(context, sources)
+    return Outcome("evaluate", context.run.path, _rows(rows), f"edgessl finetune {sources[0]}")
 
 
 def finetune(
@@ -163,16 +165,17 @@ def finetune(
     """
     _require_training("finetune")
     from edgessl.stages.finetune import run_finetune
-    from edgessl.stages.networks import artifact_folder, check_encoder
+    from edgessl.stages.networks import artifact_folders, check_encoder
 
-    source = None if scratch else artifact_folder(resolve(checkpoint, ["pretrain"]), "pretrain")
+    places = ("pretrain*",)
+    sources = [] if scratch else artifact_folders(resolve(checkpoint, places), *places)
     settings = dict(settings or {})
-    if source is not None:
+    for source in sources:
         settings |= check_encoder(source, settings)
-    context = open_run("finetune", source, settings, out, resume, reporter)
-    folder = run_finetune(context, source)
+    context = open_run("finetune", next(iter(sources), None), settings, out, resume, reporter)
+    folders = [run_finetune(context, sources, w) for w in context.recipe.slim_labels]
     rows = context.ledger.find(stage="finetune")
-    result = {"model": str(folder)} | _rows(rows)
+    result = {"models": [str(folder) for folder in folders]} | _rows(rows)
     return Outcome("finetune", context.run.path, result, "edgessl extract last")
 
 
@@ -189,7 +192,7 @@ def extract(
 
     Args:
         checkpoint: Fine-tuned host or pretraining checkpoint; None means the last run.
-        width: The slim width to extract; None takes the one of the checkpoint.
+        width: The slim width to extract; None takes all of the checkpoint.
         settings: Dotted recipe values.
         out: Run folder.
         resume: Keep a finished extraction in that folder.
@@ -201,14 +204,26 @@ def extract(
     """
     _require_training("extract")
     from edgessl.stages.extract import run_extract
-    from edgessl.stages.networks import artifact_folder, check_encoder
+    from edgessl.stages.networks import artifact_folders, check_encoder, tuned_width
 
-    source = artifact_folder(resolve(checkpoint, ["finetune", "pretrain"]), "finetune", "pretrain")
-    encoder = check_encoder(source, {"encoder.width": width})
-    context = open_run("extract", source, {**(settings or {}), **encoder}, out, resume, reporter)
-    folder = run_extract(context, source)
-    proof = files.read_json(folder / "equivalence.json", "equivalence")
-    result = {"model": str(folder), "equivalence": proof}
+    places = ("finetune", "finetune/*", "pretrain*")
+    sources = artifact_folders(resolve(checkpoint, places), *places)
+    encoder = check_encoder(sources[0], {"encoder.width": width})
+    context = open_run(
+        "extract", sources[0], {**(settings or {}), **encoder}, out, resume, reporter
+    )
+    results = []
+    for label in context.recipe.slim_labels:
+        fitting = [s for s in sources if tuned_width(s) in (None, label)]
+        for source in fitting[:1]:
+            folder = run_extract(context, source, label)
+            proof = files.read_json(folder / "equivalence.json", "equivalence")
+            results.append({"model": str(folder), "equivalence": proof})
+    if not results:
+        raise UsageProblem(
+            f"{sources[0]} was not fine-tuned at {width}", hint="fine-tune that width first"
+        )
+    result = results[0] | {"models": results}  # the widest one, and all
     return Outcome("extract", context.run.path, result, "edgessl export last")
 
 
@@ -220,30 +235,32 @@ def export(
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> Outcome:
-    """Export a plain net to the recipe's targets and prove each on real images.
+    """Export plain nets to the recipe's targets and prove each on real images.
 
-    Every target is tried; errors of the failing ones are in the outcome.
+    A run folder means the nets of all its widths. Every target is tried; errors of the failing
+    ones are in the outcome.
     """
     _require_training("export")
     from edgessl.stages.export import Source, run_export
-    from edgessl.stages.networks import artifact_folder
+    from edgessl.stages.networks import artifact_folders
 
-    place = artifact_folder(resolve(model, ["extract/*"]), "extract/*")
-    context = open_run("export", place, settings, out, resume, reporter)
-    source = Source.load(context, place)
+    places = artifact_folders(resolve(model, ["extract/*"]), "extract/*")
+    context = open_run("export", places[0], settings, out, resume, reporter)
     written, errors = {}, []
-    for target in context.recipe.export.targets:
-        try:
-            folder = run_export(context, source, target)
-            written[target] = {
-                "folder": str(folder),
-                "parity": files.read_json(folder / "parity.json", "parity"),
-            }
-        except Interrupted:
-            raise
-        except EdgeSSLError as error:
-            errors.append(error)
-            context.reporter.warn(f"{target}: {error.message}")
+    for source in [Source.load(context, place) for place in places]:
+        for target in context.recipe.export.targets:
+            try:
+                folder = run_export(context, source, target)
+                parity = files.read_json(folder / "parity.json", "parity")
+                name = (
+                    target if len(places) == 1 else f"{source.artifact.facts['width']:g}x-{target}"
+                )
+                written[name] = {"folder": str(folder), "parity": parity}
+            except Interrupted:
+                raise
+            except EdgeSSLError as error:
+                errors.append(error)
+                context.reporter.warn(f"{target}: {error.message}")
     next_command = "edgessl bench last"
     return Outcome("export", context.run.path, {"exports": written}, next_command, tuple(errors))
 

@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
 
-from edgessl.evaluation.answers import Answers, top_k_accuracy
+from edgessl.evaluation.answers import Answers, balanced_accuracy, top_k_accuracy
+from edgessl.evaluation.finetune import balanced_order
 from edgessl.evaluation.knn import knn_predict
 from edgessl.evaluation.linear import fit_probe, pixels
 
@@ -82,3 +83,26 @@ def test_answers_by_hand():
     assert (
         top_k_accuracy(np.array([[3.0, 2, 1], [1, 2, 3]], np.float32), np.array([1, 0]), 2) == 0.5
     )
+
+
+def test_balanced_accuracy_is_the_mean_recall_of_scikit_learn():
+    from sklearn.metrics import balanced_accuracy_score
+
+    generator = np.random.default_rng(0)
+    labels, predicted = generator.integers(0, 4, 300), generator.integers(0, 4, 300)
+    labels[labels == 3] = np.where(generator.random((labels == 3).sum()) < 0.8, 0, 3)
+    ours = balanced_accuracy(predicted == labels, labels)
+    assert ours == pytest.approx(balanced_accuracy_score(labels, predicted), abs=1e-12)
+
+
+def test_balanced_sampling_draws_every_class_equally_often():
+    labels = np.repeat([0, 1, 2], [90, 9, 2])
+    drawn = [balanced_order(labels, epoch) for epoch in range(60)]
+    for order in drawn:
+        assert len(order) == len(labels)
+        assert max(np.bincount(labels[order])) - min(np.bincount(labels[order])) <= 1
+    seen = np.unique(np.concatenate(drawn))
+    assert len(seen) == len(labels)  # images of the large class take turns
+    rare = np.bincount(drawn[0], minlength=101)[99:]
+    assert set(rare) <= {16, 17}  # both images of the rare class equally often
+    assert (balanced_order(labels, 3) == drawn[3]).all()

@@ -55,13 +55,20 @@ def test_what_is_no_plain_mapping_is_refused(text):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("1.5x-1x", (1.5, 1.0)), ("1x", (1, 1)), ("2-0.5", (2, 0.5)), (".5x", (0.5, 0.5))],
+    [
+        ("1.5x-1x", (1.5, 1.0)),
+        ("1x", (1, 1)),
+        ("2-0.5", (2, 0.5)),
+        (".5x", (0.5, 0.5)),
+        ("1.5x-1x-0.5x", (1.5, 1, 0.5)),
+        ("1x-1x-.25x", (1, 1, 0.25)),
+    ],
 )
 def test_widths(text, expected):
     assert parse_width(text) == expected
 
 
-@pytest.mark.parametrize("text", ["1x-2x", "0x", "wide", "1x-", "-1x"])
+@pytest.mark.parametrize("text", ["1x-2x", "0x", "wide", "1x-", "-1x", "2x-0.5x-1x"])
 def test_bad_widths(text):
     with pytest.raises(ValueError, match=r"width|want"):
         parse_width(text)

@@ -23,6 +23,18 @@ def test_student_t_interval_of_three_seeds():
     assert ours.student_t_interval([0.93]) is None
 
 
+def test_the_interval_of_folds_is_wider_than_that_of_independent_draws():
+    # 10 folds of 5-fold twice: s = 0.02 / sqrt(0.9), t(0.975, 9) = 2.262157, test/train = 1/4
+    values = [0.9, 0.94] * 5
+    half = 2.262157 * (0.02 * (10 / 9) ** 0.5) * (1 / 10 + 1 / 4) ** 0.5
+    low, high = ours.resampled_t_interval(values, 1 / 4)
+    assert (low, high) == pytest.approx((0.92 - half, 0.92 + half), abs=1e-6)
+    assert ours.resampled_t_interval(values, 1e-12) == pytest.approx(
+        ours.student_t_interval(values), abs=1e-9
+    )
+    assert ours.resampled_t_interval([0.9], 1 / 4) is None
+
+
 @pytest.mark.parametrize(("n", "p"), [(1, 0.5), (10, 0.01), (130, 0.95), (1000, 0.5)])
 def test_binomial_cdf_against_scipy(n, p):
     for k in {-1, 0, 1, n // 3, n // 2, n - 1, n}:

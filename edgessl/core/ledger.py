@@ -82,9 +82,13 @@ class Ledger:
         """Add rows, replacing those with the same id, and save the file whole."""
         self._save({row.id: row for row in rows})
 
-    def replace(self, stage: str, rows: Iterable[LedgerRow]) -> None:
-        """Save these rows as all that a stage has to say; its earlier rows go."""
-        self._rows = {k: row for k, row in self._rows.items() if row.stage != stage}
+    def replace(self, stage: str, rows: Iterable[LedgerRow], width: str | None = None) -> None:
+        """Save these rows as all that a stage has to say (of a width); its earlier rows go."""
+        self._rows = {
+            k: row
+            for k, row in self._rows.items()
+            if row.stage != stage or width not in (None, row.width)
+        }
         self._save({row.id: row for row in rows})
 
     def _save(self, rows: dict[str, LedgerRow]) -> None:

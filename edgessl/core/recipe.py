@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,28 +29,49 @@ from edgessl.core.measurement import Document
 __all__ = ["Document", "Recipe", "dump_yaml", "load_yaml", "override", "problems_of"]
 
 
-def parse_width(text: str) -> tuple[float, float]:
-    """Read ``1.5x-1x`` as (host, slim) multipliers; ``1x`` is a dense net, both equal.
+def parse_width(text: str) -> tuple[float, ...]:
+    """Read ``1.5x-1x-0.5x`` as the multipliers of the host and of its slim nets, widest first.
+
+    ``1x`` is a dense net: host and slim net are the same, (1.0, 1.0).
 
     Raises:
-        ValueError: Not of that form, not positive, or the slim net wider than the host.
+        ValueError: Not of that form, not positive, a slim net wider than the host, or slim nets
+            that do not become narrower.
     """
-    match = re.fullmatch(r"\s*(\d*\.?\d+)x?(?:\s*-\s*(\d*\.?\d+)x?)?\s*", str(text))
-    if not match:
-        raise ValueError(f"{text!r} is no width; write 1x, or host and slim as 1.5x-1x")
-    host = float(match[1])
-    slim = float(match[2]) if match[2] else host
-    if not 0 < slim <= host:
+    number = r"(?:\d+\.?\d*|\.\d+)x?"
+    if not re.fullmatch(rf"\s*{number}(?:\s*-\s*{number})*\s*", str(text)):
+        raise ValueError(
+            f"{text!r} is no width; write 1x, host and slim as 1.5x-1x, or several slim nets as "
+            "1.5x-1x-0.5x"
+        )
+    host, *slims = (float(part.strip().removesuffix("x")) for part in str(text).split("-"))
+    slims = slims or [host]
+    if not 0 < slims[-1] <= slims[0] <= host:
         raise ValueError(f"{text!r}: want 0 < slim <= host")
-    return host, slim
+    if any(narrow >= wide for wide, narrow in pairwise(slims)):
+        raise ValueError(f"{text!r}: name the slim widths from the widest to the narrowest")
+    return host, *slims
 
 
-def _width(text: str) -> str:
-    host, slim = parse_width(text)
-    return f"{host:g}x" if host == slim else f"{host:g}x-{slim:g}x"
+def width_label(width: float) -> str:
+    """Return the name of a width as in folders and the ledger, for example ``0.5x``."""
+    return f"{width:g}x"
 
 
-WidthText = Annotated[str, AfterValidator(_width)]
+def width_text(text: str) -> str:
+    """Return a width in its usual spelling; see :func:`parse_width`."""
+    host, *slims = parse_width(text)
+    return "-".join(map(width_label, [host] if slims == [host] else [host, *slims]))
+
+
+def _slim_text(text: str) -> str:
+    if len(set(parse_width(text))) != 1:
+        raise ValueError(f"{text!r} names several widths; write one, for example 1x")
+    return width_text(text)
+
+
+WidthText = Annotated[str, AfterValidator(width_text)]
+SlimText = Annotated[str, AfterValidator(_slim_text)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Split = Annotated[float, Field(gt=0, lt=1)]
@@ -76,8 +98,8 @@ class Data(Section):
 
     labels: str | None = Field(
         default=None,
-        description="labelled images: folder, IDX file or dataset name; default: digits, unless "
-        "`unlabeled` is given",
+        description="labelled images: folder of class folders, .csv or .txt list, IDX file, cache "
+        "or dataset name; default: digits, unless `unlabeled` is given",
     )
     unlabeled: str | None = Field(
         default=None, description="images to pretrain on; default: the training split of `labels`"
@@ -91,6 +113,19 @@ class Data(Section):
     )
     test_share: Split = Field(
         default=0.25, description="share of `labels` for testing, unless `test`"
+    )
+    group_by: str | None = Field(
+        default=None,
+        description="images that belong together stay on one side of a split: folder, "
+        "column:NAME of a .csv list, or regex:PATTERN on file names (its first group)",
+    )
+    folds: Annotated[int, Field(ge=2, le=20)] | Literal["auto"] | None = Field(
+        default="auto",
+        description="stratified K-fold instead of a test split, for few labels; auto: 5 when the "
+        "test split would have fewer than 50 images; null: never",
+    )
+    repeats: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=2, description="how often the folds are drawn"
     )
     imgsz: Annotated[int, Field(ge=8, le=1024)] = Field(
         default=32, description="input side in pixels"
@@ -114,9 +149,22 @@ class Encoder(Section):
     """The network."""
 
     name: str = Field(default="mobilenet_v1_short", description="see: edgessl list encoders")
-    width: WidthText = Field(default="1.5x-1x", description="host and slim width, or one width")
+    width: WidthText = Field(
+        default="1.5x-1x",
+        description="one width (1x), host and slim (1.5x-1x), or several slim nets (1.5x-1x-0.5x)",
+    )
     stem: Literal["stock", "small"] = Field(
         default="stock", description="small: stride 1 in the stem, for images up to 64 px"
+    )
+    bn: Literal["switch", "shared"] = Field(
+        default="switch",
+        description="affine of the BatchNorms per width, or one for all; statistics are always "
+        "per width",
+    )
+    weights: str | None = Field(
+        default=None,
+        description="imagenet (torchvision's, fetched once) or a local .safetensors or .pth file "
+        "of the stock net: a rival to beat, and a start for pretraining",
     )
 
 
@@ -130,9 +178,36 @@ class Views(Section):
     )
 
 
+class Lars(Section):
+    """Settings of the optimiser ``lars``."""
+
+    flavour: Literal["solo", "official"] = Field(
+        default="solo",
+        description="trust ratio of solo-learn, or of the official Barlow Twins and BYOL code",
+    )
+    eta: Annotated[float, Field(gt=0)] = Field(default=0.02, description="trust coefficient")
+    clip: bool = Field(default=True, description="solo: never exceed the step of plain SGD")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+
+class Monitor(Section):
+    """What is watched while pretraining, on images that are trained on."""
+
+    every_epochs: Positive = Field(default=1, description="epochs between measurements")
+    images: Annotated[int, Field(ge=32)] = Field(default=1024, description="at most this many")
+    collapse: Literal["stop", "warn", "off"] = Field(
+        default="stop", description="what to do when the embedding collapses"
+    )
+
+
 class Pretrain(Section):
     """Self-supervised pretraining."""
 
+    starts: Annotated[tuple[Literal["random", "weights"], ...], Field(min_length=1)] | None = Field(
+        default=None,
+        description="pretrain from random weights, from `encoder.weights`, or once from each; "
+        "null: random, and weights too where they are given",
+    )
     method: str = Field(default="sacl-xd", description="see: edgessl list methods")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the method")
     views: Views = Views()
@@ -141,6 +216,7 @@ class Pretrain(Section):
     optimizer: Literal["adamw", "lars", "sgd"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    lars: Lars = Lars()
     warmup: Share = 0.05
     recalibrate_batches: Annotated[int, Field(ge=1)] = Field(
         default=100, description="batches for re-estimating BatchNorm statistics at the end"
@@ -149,6 +225,7 @@ class Pretrain(Section):
         default=None, description="time budget; epochs are cut once, before the first step"
     )
     save_every_s: Annotated[float, Field(gt=0)] = 30.0
+    monitor: Monitor = Monitor()
 
 
 class Evaluate(Section):
@@ -166,12 +243,31 @@ class Labels(Section):
 
     per_class: Positive | None = Field(default=10, description="labels per class; null: all")
     draws: Positive = Field(default=3, description="independent draws of the labels")
+    curve: tuple[Positive | None, ...] = Field(
+        default=(),
+        description="further numbers of labels per class for the label-budget curve of the linear "
+        "probe; null: all",
+    )
 
 
 class Finetune(Section):
     """Fine-tuning the slim net, and the same from scratch."""
 
     scratch: bool = Field(default=True, description="also train from random weights, equal budget")
+    widths: tuple[SlimText, ...] | None = Field(
+        default=None, description="slim widths to fine-tune, for example [1x]; null: all"
+    )
+    ship: Literal["pretrained", "best"] = Field(
+        default="pretrained",
+        description="which net goes on to extraction, by validation: the best pretrained one, or "
+        "the best of all, scratch and ImageNet included",
+    )
+    curve: bool = Field(
+        default=False, description="also fine-tune at every budget of `labels.curve`"
+    )
+    balanced: bool = Field(
+        default=False, description="draw every class equally often, for imbalanced labels"
+    )
     epochs: Positive = 50
     batch: Annotated[int, Field(ge=2)] = 32
     optimizer: Literal["adamw", "lars", "sgd"] = "adamw"
@@ -222,9 +318,37 @@ class Recipe(Section):
     bench: Bench = Bench()
 
     @property
-    def widths(self) -> tuple[float, float]:
-        """Host and slim width multipliers."""
+    def widths(self) -> tuple[float, ...]:
+        """Width multipliers of the host and of its slim nets, widest first."""
         return parse_width(self.encoder.width)
+
+    @property
+    def slim_labels(self) -> tuple[str, ...]:
+        """Names of the slim nets that are fine-tuned, widest first."""
+        known = tuple(width_label(width) for width in self.widths[1:])
+        chosen = self.finetune.widths
+        return known if chosen is None else tuple(w for w in known if w in chosen)
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """Where pretraining starts from, one pretraining each: ``random``, ``weights``."""
+        if self.pretrain.starts is not None:
+            return self.pretrain.starts
+        return ("random", "weights") if self.encoder.weights else ("random",)
+
+    @model_validator(mode="after")
+    def _weights_are_named(self) -> Recipe:
+        if "weights" in self.starts and self.encoder.weights is None:
+            raise ValueError("pretrain.starts names weights, but encoder.weights is null")
+        if len(set(self.starts)) != len(self.starts):
+            raise ValueError("pretrain.starts names a start twice")
+        known = [width_label(width) for width in self.widths[1:]]
+        for label in self.finetune.widths or ():
+            if label not in known:
+                raise ValueError(
+                    f"finetune.widths names {label}, but encoder.width has {', '.join(known)}"
+                )
+        return self
 
 
 def problems_of(values: Mapping[str, Any]) -> list[str]:

@@ -122,6 +122,29 @@ def student_t_interval(
     return fmean(values) - half, fmean(values) + half
 
 
+def resampled_t_interval(
+    values: Sequence[float], test_to_train: float, *, confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Interval of the mean of figures from overlapping training sets, as in repeated K-fold.
+
+    The variance is corrected by the ratio of test to training images, as the folds share most
+    of their training images. Source: Nadeau and Bengio, Machine Learning 52 (2003), section 3.
+
+    Args:
+        values: One figure per fold and repeat.
+        test_to_train: Test images per training image of one fold, > 0.
+
+    Returns:
+        None for fewer than two values.
+    """
+    if len(values) < 2:
+        return None
+    half = student_t_quantile(0.5 + confidence / 2, len(values) - 1) * (
+        stdev(values) * math.sqrt(1 / len(values) + test_to_train)
+    )
+    return fmean(values) - half, fmean(values) + half
+
+
 def student_t_quantile(probability: float, degrees: int) -> float:
     """Inverse of Student's t distribution, by bisection on :func:`student_t_cdf`.
 

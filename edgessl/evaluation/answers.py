@@ -30,6 +30,12 @@ class Answers:
         return cls(logits_NC.argmax(1).astype(np.int64), top[:, 0], top[:, 0] - top[:, 1])
 
 
+def balanced_accuracy(correct_N: NDArray[np.bool_], labels_N: NDArray[np.int64]) -> float:
+    """Mean over the classes that occur of the share of their images answered right (recall)."""
+    recalls = [correct_N[labels_N == label].mean() for label in np.unique(labels_N)]
+    return float(np.mean(recalls))
+
+
 def top_k_accuracy(logits_NC: NDArray[np.float32], labels_N: NDArray[np.int64], k: int) -> float:
     """Share of images whose label is among the ``k`` largest logits."""
     order = np.argsort(-logits_NC, axis=1, kind="stable")[:, :k]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,28 +26,63 @@ class MakeViews(Protocol):
         ...
 
 
-def classification_loss(data: Labelled, views: MakeViews, device: torch.device) -> LossFunction:
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What fine-tuning learns from.
+
+    Attributes:
+        data: Images and labels.
+        views: Makes one augmented view per image.
+        balanced: Let every class occur equally often in an epoch; see :func:`balanced_order`.
+    """
+
+    data: Labelled
+    views: MakeViews
+    balanced: bool = False
+
+
+def classification_loss(lessons: Lessons, device: torch.device) -> LossFunction:
     """Return cross-entropy over random views of labelled images, as the training loop wants it.
 
     Args:
-        data: Images and labels.
-        views: One augmented view per image.
+        lessons: Images, labels and views.
         device: Where the network is.
     """
+    data, views, balanced = lessons.data, lessons.views, lessons.balanced
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
 
     def loss(module: nn.Module, indices: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
-        chosen = torch.from_numpy(indices)
+        drawn = balanced_order(data.labels, epoch)[indices] if balanced else indices
+        chosen = torch.from_numpy(drawn)
         (x,) = views(images[chosen].to(device), indices, epoch)
         return {"total": F.cross_entropy(module(x), labels[chosen].to(device))}
 
     return loss
 
 
+def balanced_order(labels_N: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+    """Return N positions of images among which every class occurs equally often, to within one.
+
+    Classes with few images repeat them, those with many take turns from epoch to epoch.
+
+    Args:
+        labels_N: Classes of the images.
+        epoch: Another epoch, other images of the large classes.
+    """
+    classes = np.unique(labels_N)
+    random = np.random.Generator(np.random.PCG64([epoch, len(labels_N)]))
+    quota = np.full(len(classes), len(labels_N) // len(classes))
+    quota[random.permutation(len(classes))[: len(labels_N) % len(classes)]] += 1
+    parts = []
+    for label, wanted in zip(classes, quota, strict=True):
+        members = random.permutation(np.flatnonzero(labels_N == label))
+        parts.append(np.resize(members, wanted))
+    return np.concatenate(parts)
+
+
 def finetune(
     network: nn.Module,
-    data: Labelled,
-    views: MakeViews,
+    lessons: Lessons,
     plan: Plan,
     *,
     reporter: Reporter,
@@ -58,8 +94,7 @@ def finetune(
 
     Args:
         network: Gives logits (B, C); returned on the CPU in eval mode.
-        data: Training images and labels.
-        views: One augmented view per image.
+        lessons: Training images, labels and views.
         plan: Epochs, batch, learning rate and schedule.
         reporter: Receives progress.
         label: Shown beside the progress bar.
@@ -72,7 +107,7 @@ def finetune(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loss = classification_loss(data, views, device)
+    loss = classification_loss(lessons, device)
     train(Job(network, loss, plan, label, folder, identity or {}), reporter)
     return network.to("cpu").to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from edgessl.core.errors import EdgeSSLError, Interrupted, UsageProblem, nearest
+from edgessl.core.errors import EdgeSSLError, FileInvalid, Interrupted, UsageProblem, nearest
 from edgessl.core.runs import STAGES
 from edgessl.stages.bench import run_bench
-from edgessl.stages.context import Context
+from edgessl.stages.context import STAGE_FILE, Context
 from edgessl.stages.conversion import check_installed
-from edgessl.stages.evaluate import evaluate, label_draws
+from edgessl.stages.evaluate import evaluate
 from edgessl.stages.export import Source, export_folder, run_export
 from edgessl.stages.extract import run_extract
-from edgessl.stages.finetune import run_finetune
-from edgessl.stages.networks import net_spec
-from edgessl.stages.pretrain import build_method, make_plan, pretrain
+from edgessl.stages.finetune import finetune_folder, run_finetune
+from edgessl.stages.networks import stock_net
+from edgessl.stages.pretrain import build_method, make_plan, pretrain, pretrain_folder
+from edgessl.stages.rounds import rounds_of
 from edgessl.training.loop import check_plan
-
-# without these the later stages have nothing to work on
-TRUNK = {"pretrain", "finetune", "extract"}
 
 
 def selected(start: str | None, until: str | None) -> tuple[str, ...]:
@@ -51,25 +50,22 @@ def run_chain(context: Context, stages: tuple[str, ...]) -> list[EdgeSSLError]:
     preflight(context, stages)
     chain = _Chain(context)
     steps: dict[str, Callable[[], object]] = {
-        "pretrain": lambda: pretrain(context),
-        "evaluate": lambda: evaluate(context, context.folder("pretrain")),
-        "finetune": lambda: run_finetune(context, context.folder("pretrain")),
-        "extract": lambda: run_extract(context, context.folder("finetune")),
+        "pretrain": chain.pretrain,
+        "evaluate": lambda: evaluate(context, chain.checkpoints),
+        "finetune": chain.finetune,
+        "extract": chain.extract,
         "export": chain.export,
         "bench": chain.bench,
         "report": lambda: write_reports(context),
     }
-    broken = False
     for name in stages:
-        if broken and name != "report":
-            continue
-        try:
-            steps[name]()
-        except Interrupted:
-            raise
-        except EdgeSSLError as error:
-            chain.failed(name, error)
-            broken |= name in TRUNK
+        if chain.labels or name == "report":
+            try:
+                steps[name]()
+            except Interrupted:
+                raise
+            except EdgeSSLError as error:
+                chain.failed(name, error)
     return chain.errors
 
 
@@ -81,7 +77,8 @@ def preflight(context: Context, stages: tuple[str, ...]) -> None:
         MissingExtra: A target's converter or runtime is not installed.
     """
     recipe = context.recipe
-    label_draws(context)
+    rounds_of(context, recipe.labels.per_class)
+    stock_net(recipe, recipe.slim_labels[0])
     if "pretrain" in stages:
         build_method(recipe)
         check_plan(make_plan(recipe, len(context.images.pool.images)))
@@ -103,38 +100,87 @@ def write_reports(context: Context) -> Path:
 
 
 class _Chain:
+    """The branches of a run: one per slim width, and below it one per target."""
+
     def __init__(self, context: Context) -> None:
         self.context = context
         self.errors: list[EdgeSSLError] = []
-        self._source: Source | None = None
+        self.labels = list(context.recipe.slim_labels)  # branches that can still go on
+        self._sources: dict[str, Source] = {}
 
     @property
-    def source(self) -> Source:
-        if self._source is None:
-            width = net_spec(self.context.recipe).label
-            self._source = Source.load(self.context, self.context.folder("extract", width))
-        return self._source
+    def checkpoints(self) -> list[Path]:
+        """Folders of the finished pretrainings.
+
+        Raises:
+            FileInvalid: There is none.
+        """
+        folders = [pretrain_folder(self.context, start) for start in self.context.recipe.starts]
+        finished = [folder for folder in folders if (folder / STAGE_FILE).is_file()]
+        if not finished:
+            raise FileInvalid(
+                f"{self.context.run.path} has no finished pretraining",
+                hint="start with that stage: leave --from out",
+            )
+        return finished
+
+    def pretrain(self) -> None:
+        starts = self.context.recipe.starts
+        done = [self._try("pretrain", partial(pretrain, self.context, s)) for s in starts]
+        if not any(done):
+            self.labels.clear()  # nothing is left to work on
+
+    def finetune(self) -> None:
+        self._each("finetune", lambda label: run_finetune(self.context, self.checkpoints, label))
+
+    def extract(self) -> None:
+        self._each(
+            "extract",
+            lambda label: run_extract(self.context, finetune_folder(self.context, label), label),
+        )
 
     def export(self) -> None:
-        for target in self.context.recipe.export.targets:
-            try:
-                run_export(self.context, self.source, target)
-            except Interrupted:
-                raise
-            except EdgeSSLError as error:
-                self.failed(f"export {target}", error)
+        for label in self.labels:
+            for target in self.context.recipe.export.targets:
+                work = partial(self._export, label, target)
+                self._try(f"export {label} {target}", work)
 
     def bench(self) -> None:
-        folders = [
-            folder
-            for target in self.context.recipe.export.targets
-            if (folder := export_folder(self.context, self.source.artifact, target)).is_dir()
-            and (folder / "stage.json").is_file()
-        ]
-        if folders:
-            _, problems = run_bench(self.context, self.source, folders)
-            for error in problems:
-                self.failed("bench", error)
+        for label in self.labels:
+            self._try(f"bench {label}", partial(self._bench, label))
+
+    def _bench(self, label: str) -> None:
+        source, targets = self._source(label), self.context.recipe.export.targets
+        folders = [export_folder(self.context, source.artifact, target) for target in targets]
+        finished = [folder for folder in folders if (folder / STAGE_FILE).is_file()]
+        if finished:
+            for error in run_bench(self.context, source, finished)[1]:
+                self.failed(f"bench {label}", error)
+
+    def _export(self, label: str, target: str) -> None:
+        run_export(self.context, self._source(label), target)
+
+    def _source(self, label: str) -> Source:
+        if label not in self._sources:
+            folder = self.context.folder("extract", label)
+            self._sources[label] = Source.load(self.context, folder)
+        return self._sources[label]
+
+    def _each(self, stage: str, work: Callable[[str], object]) -> None:
+        """Do a stage for every width; a width that fails is left out from here on."""
+        for label in tuple(self.labels):
+            if not self._try(f"{stage} {label}", partial(work, label)):
+                self.labels.remove(label)
+
+    def _try(self, name: str, work: Callable[[], object]) -> bool:
+        try:
+            work()
+        except Interrupted:
+            raise
+        except EdgeSSLError as error:
+            self.failed(name, error)
+            return False
+        return True
 
     def failed(self, stage: str, error: EdgeSSLError) -> None:
         self.errors.append(error)

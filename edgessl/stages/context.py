@@ -42,6 +42,12 @@ class Context:
         return self.images.splits
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        folds = self.images.folds
+        return self.images.splits.class_names if folds is None else folds.class_names
+
+    @property
     def ledger(self) -> Ledger:
         """The ledger of the run, read afresh."""
         return Ledger.open(self.run.path)

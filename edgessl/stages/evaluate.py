@@ -3,54 +3,73 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from edgessl.core.errors import DataInvalid
 from edgessl.core.ledger import LedgerRow
-from edgessl.core.recipe import Recipe
-from edgessl.data.splits import draw_labels
+from edgessl.evaluation.answers import balanced_accuracy
 from edgessl.evaluation.knn import knn_predict
 from edgessl.evaluation.linear import fit_probe, pixels
 from edgessl.evaluation.outputs import outputs
 from edgessl.stages.context import Context
-from edgessl.stages.networks import Host, load_host
+from edgessl.stages.networks import Host, load_host, stock_identity, stock_net, variant_of
 from edgessl.stages.pretrain import check_unseen
+from edgessl.stages.rounds import Rounds, budgets
 from edgessl.stages.rows import accuracy_row, summary_row
 
-Features = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Matrix = NDArray[np.float32]
+IMBALANCED = 1.5  # largest over smallest class of the measured images: from here on it matters
 
 
-def evaluate(context: Context, checkpoint: Path) -> tuple[LedgerRow, ...]:
-    """Evaluate the slim net of a checkpoint and raw pixels; return the rows of this stage.
+@dataclass(frozen=True)
+class Source:
+    """Where features come from: pixels, or a frozen net of one width."""
+
+    variant: str
+    width: str | None
+    features: Callable[[NDArray[np.uint8]], Matrix]
+    seal: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Beginning of the row ids."""
+        return "/".join(filter(None, ("evaluate", self.width, self.variant)))
+
+
+def evaluate(context: Context, checkpoints: Sequence[Path]) -> tuple[LedgerRow, ...]:
+    """Evaluate the slim nets of checkpoints, raw pixels and, where given, ImageNet weights.
 
     Every choice (penalty of the probe) is made on validation images; the rows are on test.
+
+    Args:
+        context: The run.
+        checkpoints: Folders of pretraining checkpoints or fine-tuned hosts of one encoder.
     """
-    host = load_host(checkpoint)
-    recipe, seal = context.recipe, host.artifact.seal
-    check_unseen(context, checkpoint)
+    hosts = [load_host(folder) for folder in checkpoints]
+    recipe = context.recipe
+    for folder in checkpoints:
+        check_unseen(context, folder)
+    made = budgets(context, curve=True)
     identity = {
         "evaluate": recipe.evaluate.model_dump(mode="json"),
         "labels": recipe.labels.model_dump(mode="json"),
         "seed": recipe.seed,
-        "checkpoint": seal,
-        "data": [context.splits.train.data_sha256, context.splits.test.data_sha256],
+        "checkpoints": [host.artifact.seal for host in hosts],
+        "weights": stock_identity(recipe),
+        "data": [made[0].train.data_sha256, made[0].test.data_sha256],
     }
 
     def work() -> tuple[LedgerRow, ...]:
-        network = host.plain() if not host.head else _headless(host)
-        variant = str(host.artifact.facts.get("method", "checkpoint"))
-        sources: list[tuple[str, Features, str | None]] = [
-            ("pixels", pixels, None),
-            (variant, lambda images: outputs(network, images, context.spec), seal),
-        ]
         rows: list[LedgerRow] = []
-        for name, features, sha in sources:
-            rows += _rows(context, name, features, sha, host.spec.label)
+        for source in _sources(context, hosts):
+            rows += _rows(context, source, made)
         context.ledger.replace("evaluate", rows)
         return tuple(rows)
 
@@ -60,96 +79,143 @@ def evaluate(context: Context, checkpoint: Path) -> tuple[LedgerRow, ...]:
             raise DataInvalid("the ledger has no rows of this stage")
         return rows
 
-    folder = context.folder("evaluate")
-    rows = context.stage("evaluate", folder, identity, work, load)
+    rows = context.stage("evaluate", context.folder("evaluate"), identity, work, load)
     for row in rows:
         if row.draw is None:
-            context.reporter.say(f"  {row.variant:<10} {row.metric:<12} {describe(row)}")
+            context.reporter.say(describe(row))
     return rows
 
 
-def _headless(host: Host) -> Any:
-    host.head.clear()
-    return host.plain()
+def _sources(context: Context, hosts: Sequence[Host]) -> list[Source]:
+    def frozen(variant: str, label: str, network: nn.Module, seal: str | None) -> Source:
+        return Source(variant, label, lambda x: outputs(network, x, context.spec), seal)
+
+    found = [Source("pixels", None, pixels)]
+    for label in hosts[0].spec.labels:
+        if (stock := stock_net(context.recipe, label)) is not None:
+            found.append(frozen("imagenet", label, stock, None))
+        for host in hosts:
+            network = host.plain(label, head=False)
+            found.append(frozen(variant_of(host), label, network, host.artifact.seal))
+    return found
 
 
-def _rows(
-    context: Context, variant: str, features: Features, seal: str | None, width: str
-) -> list[LedgerRow]:
-    splits, recipe = context.splits, context.recipe
-    train, validation, test = (
-        (features(s.images), s.labels) for s in (splits.train, splits.validation, splits.test)
-    )
-    common: dict[str, Any] = {
-        "stage": "evaluate", "variant": variant, "split": "test",
-        "data_sha256": splits.test.data_sha256, "seed": recipe.seed, "artifact_sha256": seal,
-        "width": width if seal else None, "target": "pytorch",
+def _rows(context: Context, source: Source, made: list[Rounds]) -> list[LedgerRow]:
+    protocols = context.recipe.evaluate.protocols
+    first = made[0]
+    # in folds the three splits are one
+    cache: dict[int, Matrix] = {}
+    splits = (first.train, first.validation, first.test)
+    for split in splits:
+        if id(split) not in cache:
+            cache[id(split)] = source.features(split.images)
+    train, validation, test = (cache[id(split)] for split in splits)
+    rows = _knn_rows(context, source, first, train, test) if "knn" in protocols else []
+    if "linear" in protocols:
+        for rounds in made:
+            rows += _linear_rows(context, source, rounds, (train, validation, test))
+    return rows
+
+
+def _common(context: Context, source: Source, rounds: Rounds) -> dict[str, Any]:
+    return {
+        "stage": "evaluate", "variant": source.variant, "split": rounds.split,
+        "data_sha256": rounds.test.data_sha256, "seed": context.recipe.seed,
+        "artifact_sha256": source.seal, "width": source.width, "target": "pytorch",
     }  # fmt: skip
-    rows = []
-    if "knn" in recipe.evaluate.protocols:
-        k = min(recipe.evaluate.neighbours, len(train[1]))
-        predicted = knn_predict(train[0], train[1], test[0], classes=len(splits.class_names), k=k)
+
+
+def _knn_rows(
+    context: Context, source: Source, rounds: Rounds, train: Matrix, test: Matrix
+) -> list[LedgerRow]:
+    """Return one row with all training labels as bank; in folds one per fold and their mean."""
+    classes = int(rounds.train.labels.max()) + 1
+    banks = rounds.rounds if rounds.folds else rounds.rounds[:1]
+    name, rows = f"{source.name}/knn", []
+    for part in banks:
+        bank = part.train if rounds.folds else np.arange(len(train))
+        k = min(context.recipe.evaluate.neighbours, len(bank))
+        predicted = knn_predict(
+            train[bank], rounds.train.labels[bank], test[part.test], classes=classes, k=k
+        )
         rows.append(
             accuracy_row(
-                predicted == test[1],
-                id=f"evaluate/{variant}/knn",
+                predicted == rounds.test.labels[part.test],
+                id=f"{name}/draw{part.draw}" if rounds.folds else name,
                 metric="knn_top1",
-                note=f"k = {k}, T = 0.07, bank of all {len(train[1])} training labels",
-                **common,
+                draw=part.draw if rounds.folds else None,
+                note=f"k = {k}, T = 0.07, bank of {len(bank)} labelled images",
+                **_common(context, source, rounds),
             )
         )
-    if "linear" in recipe.evaluate.protocols:
-        drawn = []
-        for draw, chosen in label_draws(context):
-            start = time.monotonic()
-            probe = fit_probe((train[0][chosen], train[1][chosen]), validation)
-            drawn.append(
-                accuracy_row(
-                    probe.logits(test[0]).argmax(1) == test[1],
-                    id=f"evaluate/{variant}/linear/{_budget(recipe)}/draw{draw}",
-                    metric="linear_top1",
-                    labels_per_class=recipe.labels.per_class,
-                    draw=draw,
-                    note=f"penalty {probe.penalty:g} chosen on validation",
-                    seconds=time.monotonic() - start,
-                    **common,
-                )
-            )
-        rows += drawn
-        rows.append(
-            summary_row(drawn, id=f"evaluate/{variant}/linear/{_budget(recipe)}", note=None)
-        )
+    if rounds.folds:
+        rows.append(_summary(rows, rounds, id=name))
     return rows
 
 
-def label_draws(context: Context) -> list[tuple[int, NDArray[np.int64]]]:
-    """Return (draw, chosen training images) for every draw of the recipe; all labels: one draw.
-
-    Raises:
-        DataInvalid: A class has fewer training images than labels per class.
-    """
-    wanted, train = context.recipe.labels, context.splits.train
-    if wanted.per_class is None:
-        return [(0, np.arange(len(train.labels)))]
-    return [
-        (
-            draw,
-            draw_labels(
-                train.labels, wanted.per_class, seed=context.recipe.seed, draw=draw,
-                class_names=context.splits.class_names,
-            ),
+def _linear_rows(
+    context: Context, source: Source, rounds: Rounds, matrices: tuple[Matrix, Matrix, Matrix]
+) -> list[LedgerRow]:
+    train, validation, test = matrices
+    name, rows, balanced = f"{source.name}/linear/{rounds.budget}", [], []
+    for part in rounds.rounds:
+        start = time.monotonic()
+        labels = rounds.test.labels[part.test]
+        probe = fit_probe(
+            (train[part.train], rounds.train.labels[part.train]),
+            (validation[part.validation], rounds.validation.labels[part.validation]),
         )
-        for draw in range(wanted.draws)
-    ]  # fmt: skip
+        correct = probe.logits(test[part.test]).argmax(1) == labels
+        row = accuracy_row(
+            correct,
+            id=f"{name}/draw{part.draw}",
+            metric="linear_top1",
+            labels_per_class=rounds.per_class,
+            draw=part.draw,
+            note=f"penalty {probe.penalty:g} chosen on validation",
+            seconds=time.monotonic() - start,
+            **_common(context, source, rounds),
+        )
+        rows.append(row)
+        balanced.append(balanced_row(row, correct, labels))
+    summaries = [_summary(rows, rounds, id=name)]
+    if is_imbalanced(rounds):
+        summaries.append(_summary(balanced, rounds, id=f"{name}/balanced", parents=()))
+    return [*rows, *summaries]
 
 
-def _budget(recipe: Recipe) -> str:
-    return str(recipe.labels.per_class or "all")
+def _summary(rows: list[LedgerRow], rounds: Rounds, **fields: Any) -> LedgerRow:
+    if rounds.folds:
+        fields |= {"n": len(rounds.test.labels)}
+    return summary_row(rows, test_to_train=rounds.test_to_train, note=rows[0].note, **fields)
+
+
+def is_imbalanced(rounds: Rounds) -> bool:
+    """Whether plain accuracy can hide a class: some class is measured much more than another."""
+    counts = np.unique(rounds.test.labels, return_counts=True)[1]
+    return bool(counts.max() > IMBALANCED * counts.min())
+
+
+def balanced_row(
+    row: LedgerRow, correct_N: NDArray[np.bool_], labels_N: NDArray[np.int64]
+) -> LedgerRow:
+    """Return the row with the mean recall of the classes in place of the plain accuracy."""
+    metric = "balanced_top1" if row.metric == "top1" else row.metric.replace("top1", "balanced")
+    return row.model_copy(
+        update={
+            "metric": metric, "value": balanced_accuracy(correct_N, labels_N), "ci_low": None,
+            "ci_high": None, "interval": None, "compared_with": None, "delta": None,
+            "delta_low": None, "delta_high": None, "parents": (),
+        }
+    )  # fmt: skip
 
 
 def describe(row: LedgerRow) -> str:
-    """Say a row's figure with its interval in percent."""
-    text = f"{100 * row.value:.1f} %"
+    """Say a summary row in one line, in percent: who, what, how well, how sure."""
+    budget = f"  {row.labels_per_class or 'all'} labels per class"
+    if row.metric.startswith("knn"):
+        budget = ""
+    text = f"  {row.variant:<18} {row.width or '':<6} {row.metric:<15} {100 * row.value:.1f} %"
     if row.ci_low is not None and row.ci_high is not None:
         text += f"  [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}] ({row.interval})"
     if row.delta is not None and row.delta_low is not None and row.delta_high is not None:
@@ -157,4 +223,4 @@ def describe(row: LedgerRow) -> str:
             f"  delta {100 * row.delta:+.1f} [{100 * row.delta_low:+.1f}, "
             f"{100 * row.delta_high:+.1f}]"
         )
-    return text
+    return text + budget

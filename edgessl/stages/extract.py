@@ -1,4 +1,4 @@
-"""Extraction: one plain stock net per slim width, proven equal to the slim pass."""
+"""Extraction: a plain stock net of a slim width, proven equal to the slim pass."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from edgessl.core import files
 from edgessl.core.artifact import Artifact
@@ -14,13 +15,13 @@ from edgessl.core.errors import GateFailed
 from edgessl.core.images import images_sha256, to_model_input
 from edgessl.core.ledger import LedgerRow
 from edgessl.cost.macs import count_macs
-from edgessl.encoders.base import Edit
+from edgessl.encoders.edits import Edit, edits_as_code
 from edgessl.encoders.loading import load_model, write_tensors
 from edgessl.evaluation.outputs import outputs
 from edgessl.slimming.extract import TOLERANCE, largest_difference
 from edgessl.stages.context import Context
 from edgessl.stages.networks import Host, load_host
-from edgessl.stages.rows import accuracy_row, write_predictions
+from edgessl.stages.rows import accuracy_row, write_mistakes, write_predictions
 
 PROBED = 256  # images the equivalence is checked on
 
@@ -33,59 +34,61 @@ import torchvision
 from safetensors.torch import load_file
 
 net = {stock}
-{head}# Strides are not in a state dict: these make the stock class compute what was trained.
-edits = {edits}
-for name, stride in edits:
-    net.get_submodule(name).stride = stride
-here = Path(__file__).parent
+{edits}here = Path(__file__).parent
 net.load_state_dict(load_file(here / "model.safetensors"), strict=True)
 net.eval()
 '''
 
 
-def run_extract(context: Context, source: Path) -> Path:
-    """Extract the slim net of a fine-tuned host or a pretraining checkpoint.
+def run_extract(context: Context, source: Path, label: str) -> Path:
+    """Extract a slim net of a fine-tuned host or a pretraining checkpoint.
+
+    Args:
+        context: The run.
+        source: Folder of the host.
+        label: Name of the slim net, for example ``1x``.
 
     Returns:
         Folder with ``model.safetensors``, ``model.json``, ``equivalence.json`` and, where the
-        architecture is a torchvision one, ``load_model.py``.
+        architecture is a torchvision one, ``load_model.py``; after a hold-out fine-tuning also
+        ``predictions.csv`` and ``mistakes.npz``.
 
     Raises:
         GateFailed: The extracted net differs from the slim pass.
     """
     host = load_host(source)
-    folder = context.folder("extract", host.spec.label)
-    identity = {"source": host.artifact.seal, "width": host.spec.label}
+    folder = context.folder("extract", label)
+    identity = {"source": host.artifact.seal, "width": label}
 
     def work() -> Path:
-        _extract(context, host, folder)
+        _extract(context, host, label, folder)
         return folder
 
     def load() -> Path:
         Artifact.load(folder)
         return folder
 
-    return context.stage("extract", folder, identity, work, load)
+    return context.stage(f"extract {label}", folder, identity, work, load)
 
 
-def _extract(context: Context, host: Host, folder: Path) -> None:
-    plain, spec = host.plain(), host.spec
-    edits = host.architecture.small_stem(plain) if spec.stem == "small" else ()
+def _extract(context: Context, host: Host, label: str, folder: Path) -> None:
+    plain, spec, width = host.plain(label), host.spec, host.spec.width(label)
+    edits = host.architecture.edits(spec.stem)
     write_tensors(folder / "model.safetensors", dict(plain.state_dict()))
     labels = host.artifact.labels
-    stock = host.architecture.stock_class
+    stock = host.architecture.stock_code(width, len(labels) or 1)
     facts = {
         "form": "plain",
         "architecture": spec.architecture,
-        "width": spec.slim_width,
+        "width": width,
         "edits": [asdict(e) for e in edits],
-        "features": host.artifact.facts.get("features"),
+        "features": host.architecture.feature_size(width),
         "parameters": sum(p.numel() for p in plain.parameters()),
         "macs": count_macs(plain, host.artifact.input.height, host.artifact.input.width),
-        "stock_class": stock and stock.format(width=f"{spec.slim_width:g}", classes=len(labels)),
+        "stock_class": stock,
         "host_width": spec.host_width,
     }
-    for key in ("method", "variant", "labels_per_class", "draw", "seed"):
+    for key in ("method", "variant", "labels_per_class", "draw", "trained_on", "seed"):
         if key in host.artifact.facts:
             facts[key] = host.artifact.facts[key]
     artifact = Artifact.sealed(
@@ -93,36 +96,34 @@ def _extract(context: Context, host: Host, folder: Path) -> None:
         input=host.artifact.input, labels=labels, parents=(host.artifact.seal,), facts=facts,
     )  # fmt: skip
     if stock:
-        files.write_text(folder / "load_model.py", _snippet(stock, spec.slim_width, host, edits))
-    _prove(context, host, folder, artifact)
+        files.write_text(folder / "load_model.py", _snippet(stock, host, edits))
+    _prove(context, host, label, folder, artifact)
 
 
-def _snippet(stock: str, width: float, host: Host, edits: tuple[Edit, ...]) -> str:
-    head = ""
-    if not host.artifact.labels:
-        parent, _, leaf = host.architecture.head.rpartition(".")
-        head = f"net.get_submodule({parent!r})[{leaf}] = torch.nn.Identity()\n"
-    call = stock.format(width=f"{width:g}", classes=len(host.artifact.labels) or 1)
-    return SNIPPET.format(stock=call, head=head, edits=repr([(e.module, e.stride) for e in edits]))
+def _snippet(stock: str, host: Host, edits: tuple[Edit, ...]) -> str:
+    head = () if host.artifact.labels else (Edit(host.architecture.head, remove=True),)
+    changes = edits_as_code((*head, *edits))
+    if edits:
+        changes = f"# not in a state dict: what makes the stock class compute it\n{changes}"
+    return SNIPPET.format(stock=stock, edits=changes)
 
 
-def _prove(context: Context, host: Host, folder: Path, artifact: Artifact) -> None:
+def _prove(context: Context, host: Host, label: str, folder: Path, artifact: Artifact) -> None:
     """Compare the files just written with the slim pass of the host on real images."""
     network, _ = load_model(folder)
     images = context.images.proof.images[:PROBED]
     batch = torch.from_numpy(to_model_input(images, artifact.input))
-    headless = host.plain() if not host.head else _without_head(host)
-    gap = largest_difference(headless, host.sliced, batch)
-    answers_equal, logits_gap = True, 0.0
-    if host.head:
-        reference = outputs(host.plain(), images, context.spec)
+    gap = largest_difference(host.plain(label, head=False), host.sliced, label, batch)
+    answers_equal, logits_gap, has_head = True, 0.0, label in host.heads
+    if has_head:
+        reference = outputs(host.plain(label), images, context.spec)
         got = outputs(network, images, context.spec)
         logits_gap = float(np.abs(got - reference).max())
         answers_equal = bool((got.argmax(1) == reference.argmax(1)).all())
     body = {
         "seal": artifact.seal,
         "source_seal": host.artifact.seal,
-        "width": host.spec.label,
+        "width": label,
         "images": len(images),
         "data_sha256": images_sha256(images),
         "max_abs_features": gap,
@@ -130,7 +131,9 @@ def _prove(context: Context, host: Host, folder: Path, artifact: Artifact) -> No
         "same_answers": answers_equal,
         "tolerance": TOLERANCE,
         "pass": gap <= TOLERANCE and logits_gap <= TOLERANCE and answers_equal,
-        "groups": {n: [len(g.keep), g.host] for n, g in host.sliced.plan.groups.items()},
+        "groups": {
+            n: [len(g.keep), g.host] for n, g in host.sliced.slims[label].plan.groups.items()
+        },
     }
     files.write_json(folder / "equivalence.json", "equivalence", body)
     if not body["pass"]:
@@ -140,29 +143,29 @@ def _prove(context: Context, host: Host, folder: Path, artifact: Artifact) -> No
             hint=f"details in {folder / 'equivalence.json'}",
         )
     context.reporter.say(
-        f"extract: {host.spec.label} net equals the slim pass on {len(images)} images "
+        f"extract: {label} net equals the slim pass on {len(images)} images "
         f"(largest difference {max(gap, logits_gap):.1e})"
     )
-    if host.head:
+    if has_head and context.images.folds is None:
         test = context.splits.test
         logits = outputs(network, test.images, context.spec)
         write_predictions(folder / "predictions.csv", test.sha256, test.labels, logits)
-        context.ledger.replace("extract", [_row(context, host, artifact, network)])
+        write_mistakes(folder / "mistakes.npz", test, logits)
+        row = _row(context, host, label, artifact, logits)
+        context.ledger.replace("extract", [row], label)
 
 
-def _without_head(host: Host) -> torch.nn.Module:
-    return Host(host.architecture, host.spec, host.sliced, host.artifact, {}).plain()
-
-
-def _row(context: Context, host: Host, artifact: Artifact, network: torch.nn.Module) -> LedgerRow:
+def _row(
+    context: Context, host: Host, label: str, artifact: Artifact, logits: NDArray[np.float32]
+) -> LedgerRow:
     test, facts = context.splits.test, host.artifact.facts
-    before = outputs(host.plain(), test.images, context.spec).argmax(1) == test.labels
-    after = outputs(network, test.images, context.spec).argmax(1) == test.labels
+    before = outputs(host.plain(label), test.images, context.spec).argmax(1) == test.labels
+    after = logits.argmax(1) == test.labels
     parents = context.ledger.find(stage="finetune", artifact_sha256=host.artifact.seal)
     return accuracy_row(
         after, compared=(parents[0], before) if parents else None,
-        id=f"extract/{host.spec.label}", stage="extract", variant=facts.get("variant", "model"),
-        artifact_sha256=artifact.seal, width=host.spec.label, target="pytorch", quantize="none",
+        id=f"extract/{label}", stage="extract", variant=facts.get("variant", "model"),
+        artifact_sha256=artifact.seal, width=label, target="pytorch", quantize="none",
         split="test", data_sha256=test.data_sha256, metric="top1",
         labels_per_class=facts.get("labels_per_class"), seed=facts.get("seed"),
         draw=facts.get("draw"),

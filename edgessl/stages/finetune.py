@@ -1,17 +1,19 @@
-"""Fine-tuning the slim net on few labels, and the same net from scratch, over label draws.
+"""Fine-tuning a slim net on few labels, beside its rivals: from scratch, from ImageNet weights.
 
-Both variants get the same search: every learning rate of the recipe on the first draw, the best
+All variants get the same search: every learning rate of the recipe on the first draw, the best
 on validation for all draws. The model of the first draw is what is shipped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from edgessl.core.artifact import Artifact
+from edgessl.core.errors import UsageProblem
 from edgessl.encoders import ENCODERS
 from edgessl.encoders.base import Architecture
 from edgessl.encoders.loading import write_tensors
@@ -21,49 +23,68 @@ from edgessl.slimming.extract import NetSpec, build_sliced
 from edgessl.slimming.sliced import Sliced
 from edgessl.stages.context import Context, clear
 from edgessl.stages.evaluate import describe
-from edgessl.stages.networks import HEAD, Host, host_facts, load_host, net_spec
+from edgessl.stages.networks import (
+    HEAD,
+    Host,
+    host_facts,
+    load_host,
+    net_spec,
+    stock_identity,
+    stock_net,
+    variant_of,
+)  # fmt: skip
 from edgessl.stages.pretrain import check_unseen
+from edgessl.stages.rounds import Rounds, budgets
 from edgessl.stages.rows import write_predictions
 from edgessl.stages.study import Start, Study
 
 
-def run_finetune(context: Context, checkpoint: Path | None) -> Path:
-    """Run the recipe's ``finetune`` section and return its folder (a ``model`` artifact).
+def run_finetune(context: Context, checkpoints: Sequence[Path], label: str) -> Path:
+    """Run the recipe's ``finetune`` section for one width and return its folder.
 
     Args:
         context: The run.
-        checkpoint: Folder of a pretraining checkpoint; None trains from scratch only.
+        checkpoints: Folders of pretraining checkpoints of one encoder; empty trains the rivals
+            only.
+        label: Name of the slim net, for example ``1x``.
+
+    Returns:
+        See :func:`finetune_folder`: a ``model`` artifact, the host with the tuned slice and its
+        head.
 
     Raises:
-        DataInvalid: Too few labels, or the checkpoint was pretrained on validation or test
+        DataInvalid: Too few labels, or a checkpoint was pretrained on validation or test
             images.
         Diverged: Every learning rate of a variant diverged.
+        UsageProblem: Nothing to train: no checkpoint, and the rivals are switched off.
     """
-    recipe, folder = context.recipe, context.folder("finetune")
-    host = load_host(checkpoint) if checkpoint else None
-    spec = host.spec if host else net_spec(recipe)
+    recipe, folder = context.recipe, finetune_folder(context, label)
+    hosts = [load_host(checkpoint) for checkpoint in checkpoints]
+    spec = hosts[0].spec if hosts else net_spec(recipe)
     architecture = ENCODERS.load(spec.architecture)
-    if checkpoint:
+    for checkpoint in checkpoints:
         check_unseen(context, checkpoint)
+    made = budgets(context, curve=recipe.finetune.curve)
     identity = {
-        "finetune": recipe.finetune.model_dump(mode="json"),
+        "finetune": recipe.finetune.model_dump(mode="json", exclude={"widths"}),
         "labels": recipe.labels.model_dump(mode="json"),
-        "encoder": asdict(spec),
+        "encoder": asdict(spec) | {"slim_widths": list(spec.slim_widths)},
+        "width": label,
         "seed": recipe.seed,
-        "checkpoint": host.artifact.seal if host else None,
-        "data": [context.splits.train.data_sha256, context.splits.test.data_sha256],
+        "checkpoints": [host.artifact.seal for host in hosts],
+        "weights": stock_identity(recipe),
+        "data": [made[0].train.data_sha256, made[0].test.data_sha256],
     }
 
     def work() -> Path:
+        starts = _starts(context, architecture, spec, hosts, label)
+        study = Study(context, folder, identity, label, made)
+        shipped, weights = study.run([start for start, _ in starts])
+        host = next((h for start, h in starts if start is shipped), None)
+        host = host or (hosts[0] if hosts else None)
         sliced = host.sliced if host else build_sliced(architecture, spec, seed=recipe.seed)
-        starts = [_scratch(context, architecture, spec)]
-        if host:
-            starts.append(_pretrained(context, architecture, host))
-            if not recipe.finetune.scratch:
-                del starts[0]
-        shipped = Study(context, folder, identity, spec.label).run(starts)
         parents = (host.artifact.seal,) if host else ()
-        _write(context, architecture, spec, sliced, shipped, starts[-1].variant, parents)
+        _write(context, spec, sliced, weights, shipped.variant, parents, label, made[0])
         clear(folder / "training")
         return folder
 
@@ -71,63 +92,101 @@ def run_finetune(context: Context, checkpoint: Path | None) -> Path:
         Artifact.load(folder)
         return folder
 
-    context.stage("finetune", folder, identity, work, load)
-    for row in context.ledger.find(stage="finetune", draw=None):
-        context.reporter.say(f"  {row.variant:<10} {row.metric:<12} {describe(row)}")
+    context.stage(f"finetune {label}", folder, identity, work, load)
+    for row in context.ledger.find(stage="finetune", width=label, draw=None):
+        context.reporter.say(describe(row))
     return folder
 
 
-def _pretrained(context: Context, architecture: Architecture, host: Host) -> Start:
-    host.head.clear()
-    variant = str(host.artifact.facts.get("method", "checkpoint"))
-    return Start(variant, lambda draw: _headed(context, architecture, host.plain(), draw))
+def finetune_folder(context: Context, label: str) -> Path:
+    """Return the folder of a fine-tuned width: ``finetune``, with several widths below it."""
+    several = len(context.recipe.slim_labels) > 1
+    return context.folder("finetune", label) if several else context.folder("finetune")
 
 
-def _scratch(context: Context, architecture: Architecture, spec: NetSpec) -> Start:
-    def network(draw: int) -> nn.Module:
+def _starts(
+    context: Context,
+    architecture: Architecture,
+    spec: NetSpec,
+    hosts: Sequence[Host],
+    label: str,
+) -> list[tuple[Start, Host | None]]:
+    """Return the variants, rivals first, each with the host that its weights come from."""
+    recipe = context.recipe
+
+    def headed(network: nn.Module, draw: int) -> nn.Module:
+        return _headed(context, architecture, network, draw)
+
+    def scratch(draw: int) -> nn.Module:
         plain = architecture.network(
-            spec.slim_width, classes=None, stem=spec.stem, seed=context.recipe.seed + draw
+            spec.width(label), classes=None, stem=spec.stem, seed=recipe.seed + draw
         )
-        return _headed(context, architecture, plain, draw)
+        return headed(plain, draw)
 
-    return Start("scratch", network)
+    def imagenet(draw: int) -> nn.Module:
+        network = stock_net(recipe, label)
+        assert network is not None
+        return headed(network, draw)
+
+    def pretrained(host: Host) -> Start:
+        def network(draw: int) -> nn.Module:
+            return headed(host.plain(label, head=False), draw)
+
+        return Start(variant_of(host), network, pretrained=True)
+
+    starts: list[tuple[Start, Host | None]] = []
+    if recipe.finetune.scratch or not hosts:
+        starts.append((Start("scratch", scratch, pretrained=False), None))
+    if recipe.encoder.weights is not None:
+        starts.append((Start("imagenet", imagenet, pretrained=False), None))
+    starts += [(pretrained(host), host) for host in hosts]
+    names = [start.variant for start, _ in starts]
+    if len(set(names)) != len(names):
+        raise UsageProblem(
+            f"two checkpoints are called {', '.join(names)}",
+            hint="give one of each: they could not be told apart in the ledger",
+        )
+    return starts
 
 
 def _headed(
     context: Context, architecture: Architecture, network: nn.Module, draw: int
 ) -> nn.Module:
-    features = outputs(network, context.splits.train.images[:1], context.spec).shape[1]
-    classes = len(context.splits.class_names)
+    features = outputs(network, context.images.proof.images[:1], context.spec).shape[1]
+    classes = len(context.class_names)
     with_head(network, architecture.head, features, classes, seed=context.recipe.seed + draw)
     return network
 
 
 def _write(
-    context: Context, architecture: Architecture, spec: NetSpec, sliced: Sliced,
-    shipped: dict[str, Tensor], variant: str, parents: tuple[str, ...],
+    context: Context, spec: NetSpec, sliced: Sliced, shipped: dict[str, Tensor], variant: str,
+    parents: tuple[str, ...], label: str, rounds: Rounds,
 ) -> None:  # fmt: skip
     """Put the tuned slice back into the host and seal it with its head; record its answers."""
-    folder, splits = context.folder("finetune"), context.splits
-    sliced.write_back(shipped)
+    folder, recipe = finetune_folder(context, label), context.recipe
+    architecture = ENCODERS.load(spec.architecture)
+    sliced.write_back(label, shipped)
     head = {
-        f"{HEAD}.{spec.label}.{part}": shipped[f"{architecture.head}.{part}"]
+        f"{HEAD}.{label}.{part}": shipped[f"{architecture.head}.{part}"]
         for part in ("weight", "bias")
     }
     write_tensors(folder / "model.safetensors", {**sliced.state_dict(), **head})
-    recipe = context.recipe
     facts = host_facts(architecture, spec, sliced) | {
         "variant": variant,
-        "draw": 0,
-        "labels_per_class": recipe.labels.per_class,
+        "tuned": label,
+        "draw": None if rounds.folds else 0,
+        "labels_per_class": rounds.per_class,
+        "trained_on": "all labels" if rounds.folds else "the first draw of labels",
         "seed": recipe.seed,
     }
     artifact = Artifact.sealed(
         folder, ["model.safetensors"], artifact_kind="model", format="safetensors",
-        input=context.spec, labels=splits.class_names, parents=parents, facts=facts,
+        input=context.spec, labels=context.class_names, parents=parents, facts=facts,
     )  # fmt: skip
-    network = load_host(folder).plain()
-    logits = outputs(network, splits.test.images, context.spec)
-    write_predictions(folder / "predictions.csv", splits.test.sha256, splits.test.labels, logits)
-    budget = recipe.labels.per_class or "all"
-    row = context.ledger.find(id=f"finetune/{variant}/{budget}/draw0")[0]
+    if rounds.folds:
+        return  # no image is left that the shipped model has not seen
+    test = rounds.test
+    logits = outputs(load_host(folder).plain(label), test.images, context.spec)
+    write_predictions(folder / "predictions.csv", test.sha256, test.labels, logits)
+    row = context.ledger.find(id=f"finetune/{label}/{variant}/{rounds.budget}/draw0")[0]
     context.ledger.put([row.model_copy(update={"artifact_sha256": artifact.seal})])

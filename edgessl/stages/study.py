@@ -1,4 +1,4 @@
-"""All trainings of a fine-tuning stage: every variant, every label draw, equal search.
+"""All trainings of a fine-tuning stage: every variant, every budget and round, equal search.
 
 Each finished training is a line of ``draws.jsonl``, so that a stopped stage goes on where it was.
 """
@@ -6,7 +6,7 @@ Each finished training is a line of ``draws.jsonl``, so that a stopped stage goe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,29 +18,33 @@ from torch import Tensor, nn
 
 from edgessl.core import files
 from edgessl.core.errors import Diverged
-from edgessl.core.ledger import LedgerRow
+from edgessl.data.labelled import Labelled
 from edgessl.data.view_specs import ViewSpec
 from edgessl.data.views import Views
-from edgessl.evaluation.finetune import best_of, classification_loss, finetune
+from edgessl.evaluation.finetune import Lessons, best_of, classification_loss, finetune
 from edgessl.evaluation.outputs import outputs
 from edgessl.stages.context import Context, clear
-from edgessl.stages.evaluate import label_draws
-from edgessl.stages.rows import accuracy_row, summary_row
+from edgessl.stages.rounds import Round, Rounds
+from edgessl.stages.study_rows import Found, study_rows
 from edgessl.training import checkpoints
 from edgessl.training.loop import Plan, fit_to_budget
 
 MakeNetwork = Callable[[int], nn.Module]
-Rows = list[LedgerRow]
-Lines = list[dict[str, Any]]
+Weights = dict[str, Tensor]
 DIVERGED = -1.0  # validation accuracy of a training whose loss was not finite
+SHIPPED = "shipped"  # stands for the round number when all labels are trained on
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where fine-tuning starts: a variant name and a fresh network with a head per draw."""
+    """Where fine-tuning starts: a variant name and a fresh network with a head per round.
+
+    ``pretrained`` tells own pretraining from the rivals (scratch, ImageNet).
+    """
 
     variant: str
     network: MakeNetwork
+    pretrained: bool
 
 
 class Study:
@@ -50,13 +54,20 @@ class Study:
         context: The run.
         folder: Stage folder; lines of another ``identity`` in it are forgotten.
         identity: Everything that the trainings depend on.
-        width: Label of the slim width, for the ledger.
+        width: Name of the slim net, for the ledger.
+        budgets: Rounds at every number of labels; the first one's model is shipped.
     """
 
     def __init__(
-        self, context: Context, folder: Path, identity: dict[str, Any], width: str
+        self,
+        context: Context,
+        folder: Path,
+        identity: dict[str, Any],
+        width: str,
+        budgets: Sequence[Rounds],
     ) -> None:
         self.context, self.folder, self.identity, self.width = context, folder, identity, width
+        self.budgets = budgets
         self.log = folder / "draws.jsonl"
         done = files.read_jsonl(self.log)
         if not done or done[0].get("identity") != identity:
@@ -64,49 +75,87 @@ class Study:
             self.log.unlink(missing_ok=True)
             files.append_jsonl(self.log, done := [{"identity": identity}])
         self.done = done
-        self.draws = label_draws(context)
 
-    def run(self, starts: list[Start]) -> dict[str, Tensor]:
-        """Train every variant on every draw and put the rows of the stage into the ledger.
+    def run(self, starts: Sequence[Start]) -> tuple[Start, Weights]:
+        """Train every variant on every round and put the rows of the stage into the ledger.
 
         Returns:
-            Weights of the last variant's first draw, at its best learning rate.
+            The start that is shipped, and the weights trained from it: those of the first
+            round, in folds those of a training on all labels.
 
         Raises:
-            Diverged: Every learning rate of a variant diverged, or the chosen one on a draw.
+            Diverged: Every learning rate of a variant diverged, or the chosen one on a round.
         """
-        plan = self._plan(starts)
-        rates = self.context.recipe.finetune.learning_rates
-        rows: Rows = []
-        scratch: tuple[Rows, Lines] | None = None
-        shipped: dict[str, Tensor] = {}
-        for start in starts:
-            ship = start is starts[-1]
-            tried = [self._train(start, replace(plan, learning_rate=r), 0, ship) for r in rates]
-            best = best_of([result["validation"] for result, _ in tried])
-            chosen = replace(plan, learning_rate=rates[best])
-            results = [tried[best][0]]
-            results += [self._train(start, chosen, draw, False)[0] for draw, _ in self.draws[1:]]
-            for line in results:
-                _refuse_diverged(line)
-            if ship:
-                shipped = tried[best][1] or self._weights(start, chosen)
-                curve = self._training(start, chosen, 0) / "metrics.jsonl"
-                files.write_bytes(self.folder / "metrics.jsonl", curve.read_bytes())
-            made = self._rows(start.variant, chosen, results, scratch)
-            rows += made
-            if start.variant == "scratch":
-                scratch = (made, results)
-        self.context.ledger.replace("finetune", rows)
-        return shipped
+        found: list[Found] = []
+        kept: dict[str, Weights] = {}
+        for rounds in self.budgets:
+            plan = self._plan(starts, rounds)
+            found += [self._search(start, rounds, plan, kept) for start in starts]
+        self.context.ledger.replace(
+            "finetune", study_rows(self.context, self.width, found), self.width
+        )
+        return self._ship(starts, found, kept)
 
-    def _plan(self, starts: list[Start]) -> Plan:
-        """Fit the epochs to the stage's budget once; all trainings share them."""
+    def _search(self, start: Start, rounds: Rounds, plan: Plan, kept: dict[str, Weights]) -> Found:
+        """Choose the learning rate on the first round, then train on the others with it."""
+        rates = self.context.recipe.finetune.learning_rates
+        main = rounds is self.budgets[0]
+        tried = [
+            self._train(start, rounds, replace(plan, learning_rate=rate), rounds.rounds[0])
+            for rate in rates
+        ]
+        best = best_of([line["validation"] for line, _ in tried])
+        chosen = replace(plan, learning_rate=rates[best])
+        if main and tried[best][1]:
+            kept[start.variant] = tried[best][1]
+        lines = [tried[best][0]]
+        lines += [self._train(start, rounds, chosen, part)[0] for part in rounds.rounds[1:]]
+        for line in lines:
+            if line["validation"] == DIVERGED:
+                raise Diverged(line["problem"], hint="give lower finetune.learning_rates")
+        return Found(start.variant, rounds, chosen, tuple(lines))
+
+    def _ship(
+        self, starts: Sequence[Start], found: Sequence[Found], kept: dict[str, Weights]
+    ) -> tuple[Start, Weights]:
+        """Choose the variant by its mean validation accuracy; train it again where need be."""
+        rounds = self.budgets[0]
+        wanted = [s for s in starts if s.pretrained] or list(starts)
+        if self.context.recipe.finetune.ship == "best":
+            wanted = list(starts)
+        results = {f.variant: f for f in found if f.rounds is rounds}
+        means = [
+            float(np.mean([line["validation"] for line in results[s.variant].lines]))
+            for s in wanted
+        ]
+        start = wanted[best_of(means)]
+        plan = results[start.variant].plan
+        if len(wanted) > 1:
+            listed = ", ".join(
+                f"{s.variant} {100 * m:.1f} %" for s, m in zip(wanted, means, strict=True)
+            )
+            self.context.reporter.say(f"finetune: ships {start.variant} (validation: {listed})")
+        if rounds.folds:
+            part = rounds.rounds[0]
+            everything = np.arange(len(rounds.train.labels))
+            whole = Round(-1, everything, part.validation, part.test)
+            folder = self._training(start, rounds, plan, SHIPPED)
+            return start, dict(self._fitted(start, rounds, plan, whole, folder).state_dict())
+        part = rounds.rounds[0]
+        folder = self._training(start, rounds, plan, part.draw)
+        weights = kept.get(start.variant)
+        if weights is None:  # a resumed run, whose weights were not kept
+            weights = dict(self._fitted(start, rounds, plan, part, folder).state_dict())
+        files.write_bytes(self.folder / "metrics.jsonl", (folder / "metrics.jsonl").read_bytes())
+        return start, weights
+
+    def _plan(self, starts: Sequence[Start], rounds: Rounds) -> Plan:
+        """Fit the epochs to the stage's budget once; all trainings on these rounds share them."""
         section = self.context.recipe.finetune
-        saved = next((line["plan"] for line in self.done if "plan" in line), None)
-        if saved is not None:
-            return Plan(**saved)
-        data = self.context.splits.train.labelled.subset(self.draws[0][1])
+        for line in self.done:
+            if "plan" in line and line.get("budget") == rounds.budget:
+                return Plan(**line["plan"])
+        data = self._data(rounds, rounds.rounds[0])
         plan = Plan(
             items=len(data.labels), batch=section.batch, epochs=section.epochs,
             learning_rate=section.learning_rates[0], optimizer=section.optimizer,
@@ -114,108 +163,88 @@ class Study:
             seed=self.context.recipe.seed,
         )  # fmt: skip
         if section.max_seconds is not None:
-            runs = len(starts) * (len(section.learning_rates) + len(self.draws) - 1)
+            trainings = len(starts) * sum(
+                len(section.learning_rates) + len(r.rounds) - 1 for r in self.budgets
+            )
+            available = section.max_seconds / len(self.context.recipe.slim_labels) / trainings
             network = starts[0].network(0).train().to(memory_format=torch.channels_last)
-            loss = classification_loss(data, self._views(), torch.device("cpu"))
-            plan, _ = fit_to_budget(plan, network, loss, section.max_seconds / runs)
+            loss = classification_loss(self._lessons(data), torch.device("cpu"))
+            plan, _ = fit_to_budget(plan, network, loss, available)
             if plan.epochs < section.epochs:
                 self.context.reporter.warn(
-                    f"finetune: {plan.epochs} instead of {section.epochs} epochs, to stay within "
-                    f"{section.max_seconds:.0f} s for {runs} trainings"
+                    f"finetune {self.width}: {plan.epochs} instead of {section.epochs} epochs, to "
+                    f"stay within {available:.1f} s for each of {trainings} trainings"
                 )
-        files.append_jsonl(self.log, [{"plan": asdict(plan)}])
+        files.append_jsonl(self.log, [{"plan": asdict(plan), "budget": rounds.budget}])
         return plan
 
-    def _views(self) -> Views:
+    def _lessons(self, data: Labelled) -> Lessons:
         section, spec = self.context.recipe.finetune, self.context.spec
         view = ViewSpec(
             size=spec.height, crop_scale=section.crop_scale, interpolation="bilinear",
             flip=section.flip,
         )  # fmt: skip
-        return Views((view,), spec.mean, spec.std, self.context.recipe.seed)
+        views = Views((view,), spec.mean, spec.std, self.context.recipe.seed)
+        return Lessons(data, views, section.balanced)
+
+    def _data(self, rounds: Rounds, part: Round) -> Labelled:
+        return rounds.train.labelled.subset(part.train)
 
     def _train(
-        self, start: Start, plan: Plan, draw: int, keep: bool
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        self, start: Start, rounds: Rounds, plan: Plan, part: Round
+    ) -> tuple[dict[str, Any], Weights]:
         """Train once, or return the finished line (then without weights)."""
-        key = {"variant": start.variant, "lr": plan.learning_rate, "draw": draw}
+        key = {
+            "variant": start.variant, "budget": rounds.budget, "lr": plan.learning_rate,
+            "draw": part.draw,
+        }  # fmt: skip
         for line in self.done:
             if all(line.get(k) == v for k, v in key.items()):
                 return line, {}
         began, weights = time.monotonic(), {}
-        splits = self.context.splits
+        folder = self._training(start, rounds, plan, part.draw)
         try:
-            network = self._fitted(start, plan, draw)
-            validation = self._answers(network, splits.validation.images)
-            test = self._answers(network, splits.test.images)
+            network = self._fitted(start, rounds, plan, part, folder)
+            chosen = self._correct(network, rounds.validation.labelled.subset(part.validation))
+            measured = self._correct(network, rounds.test.labelled.subset(part.test))
         except Diverged as error:  # a rate that diverges has lost the search, no more
             self.context.reporter.warn(error.message)
             line = key | {"validation": DIVERGED, "correct": "", "problem": error.message}
         else:
             line = key | {
-                "validation": float((validation == splits.validation.labels).mean()),
-                "correct": "".join("01"[int(c)] for c in test == splits.test.labels),
+                "validation": float(chosen.mean()),
+                "correct": "".join("01"[int(c)] for c in measured),
             }
-            weights = dict(network.state_dict()) if keep else {}
+            if rounds is self.budgets[0] and part is rounds.rounds[0] and not rounds.folds:
+                weights = dict(network.state_dict())
         line["seconds"] = round(time.monotonic() - began, 3)
         files.append_jsonl(self.log, [line])
-        checkpoints.discard(self._training(start, plan, draw) / "last")
+        checkpoints.discard(folder / "last")
         self.done.append(line)
         return line, weights
 
-    def _fitted(self, start: Start, plan: Plan, draw: int) -> nn.Module:
-        data = self.context.splits.train.labelled.subset(self.draws[draw][1])
-        label = f"finetune {start.variant}, draw {draw}, lr {plan.learning_rate:g}"
+    def _fitted(
+        self, start: Start, rounds: Rounds, plan: Plan, part: Round, folder: Path
+    ) -> nn.Module:
+        data = self._data(rounds, part)
+        which = f"draw {part.draw}" if part.draw >= 0 else "all labels"
+        label = f"finetune {self.width} {start.variant}, {which}, lr {plan.learning_rate:g}"
         return finetune(
-            start.network(draw), data, self._views(), replace(plan, items=len(data.labels)),
-            reporter=self.context.reporter, label=label,
-            folder=self._training(start, plan, draw),
-            identity={"stage": self.identity, "draw": draw, "variant": start.variant},
+            start.network(max(0, part.draw)), self._lessons(data),
+            replace(plan, items=len(data.labels)),
+            reporter=self.context.reporter, label=label, folder=folder,
+            identity={
+                "stage": self.identity, "draw": part.draw, "variant": start.variant,
+                "budget": rounds.budget,
+            },
         )  # fmt: skip
 
-    def _answers(self, network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        logits = outputs(network, images, self.context.spec)
+    def _correct(self, network: nn.Module, data: Labelled) -> NDArray[np.bool_]:
+        logits = outputs(network, data.images, self.context.spec)
         if not np.isfinite(logits).all():
             raise Diverged("finetune: the trained network gives no finite outputs")
-        return logits.argmax(1)
+        return logits.argmax(1) == data.labels
 
-    def _training(self, start: Start, plan: Plan, draw: int) -> Path:
-        name = f"{start.variant}-draw{draw}-lr{plan.learning_rate:g}"
+    def _training(self, start: Start, rounds: Rounds, plan: Plan, draw: int | str) -> Path:
+        name = f"{start.variant}-{rounds.budget}-draw{draw}-lr{plan.learning_rate:g}"
         return self.folder / "training" / name
-
-    def _weights(self, start: Start, plan: Plan) -> dict[str, Tensor]:
-        """Repeat the first draw of a resumed run whose weights were not kept."""
-        return dict(self._fitted(start, plan, 0).state_dict())
-
-    def _rows(
-        self, variant: str, plan: Plan, results: Lines, scratch: tuple[Rows, Lines] | None
-    ) -> Rows:
-        """Return one row per draw and their summary, paired with scratch where there is one."""
-        recipe, test = self.context.recipe, self.context.splits.test
-        name = f"finetune/{variant}/{recipe.labels.per_class or 'all'}"
-        rows = []
-        for position, line in enumerate(results):
-            compared = (scratch[0][position], _right(scratch[1][position])) if scratch else None
-            rows.append(
-                accuracy_row(
-                    _right(line), compared=compared,
-                    id=f"{name}/draw{line['draw']}", stage="finetune", variant=variant,
-                    width=self.width, target="pytorch", split="test",
-                    data_sha256=test.data_sha256, labels_per_class=recipe.labels.per_class,
-                    seed=recipe.seed, draw=line["draw"], metric="top1", seconds=line["seconds"],
-                    note=f"{plan.epochs} epochs, learning rate {plan.learning_rate:g} chosen on "
-                    "validation",
-                )
-            )  # fmt: skip
-        paired = (scratch[0][-1].id, scratch[0][:-1]) if scratch else None
-        note = "delta: paired with scratch on the same label draws" if scratch else None
-        return [*rows, summary_row(rows, compared=paired, id=name, note=note)]
-
-
-def _right(line: dict[str, Any]) -> NDArray[np.bool_]:
-    return np.array([c == "1" for c in line["correct"]])
-
-
-def _refuse_diverged(line: dict[str, Any]) -> None:
-    if line["validation"] == DIVERGED:
-        raise Diverged(line["problem"], hint="give lower finetune.learning_rates")
