@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgessl.training.optimizers import LARS, make_optimizer
+from edgessl.training.optimizers import LARS, LarsSettings, make_optimizer
 
 
 def parameters(seed=0):
@@ -57,6 +57,38 @@ def test_the_solo_update_by_hand():
     torch.testing.assert_close(p.detach(), expected)
 
 
+def test_the_official_update_by_hand():
+    p = torch.tensor([[3.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    p.grad = torch.tensor([[0.7, -0.9]], dtype=torch.float64)
+    LARS([p], lr=0.5, weight_decay=0.1, eta=0.001, flavour="official").step()  # clip: no effect
+    trust = 0.001 * 5 / (1.0**2 + (-0.5) ** 2) ** 0.5  # |g + wd p| of (0.7 + 0.3, -0.9 + 0.4)
+    expected = torch.tensor([[3.0, 4.0]], dtype=torch.float64) - 0.5 * trust * torch.tensor(
+        [[1.0, -0.5]], dtype=torch.float64
+    )
+    torch.testing.assert_close(p.detach(), expected)
+
+
+def test_the_flavours_agree_without_decay_and_differ_with_it():
+    for decay, equal in ((0.0, True), (0.1, False)):
+        made = {}
+        for flavour in ("solo", "official"):
+            params = parameters()
+            optimizer = LARS(params, lr=0.1, clip=False, weight_decay=decay, flavour=flavour)
+            made[flavour] = step(params, optimizer, 1.0)
+        for solo, official in zip(made["solo"][:2], made["official"][:2], strict=True):
+            assert torch.allclose(solo, official, rtol=1e-6, atol=0) == equal
+
+
+def test_settings_reach_lars():
+    module = nn.Linear(3, 3)
+    settings = LarsSettings(flavour="official", eta=0.001, clip=False, momentum=0.5)
+    made = make_optimizer(module, "lars", lr=0.1, weight_decay=0.5, lars=settings)
+    assert isinstance(made, LARS)
+    assert made.flavour == "official"
+    for group in made.param_groups:
+        assert (group["eta"], group["clip"], group["momentum"]) == (0.001, False, 0.5)
+
+
 def test_momentum_accumulates_the_trusted_gradient():
     p = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
     optimizer = LARS([p], lr=0.1, momentum=0.9)
@@ -66,12 +98,22 @@ def test_momentum_accumulates_the_trusted_gradient():
     assert float(p.detach()) == pytest.approx(2 - 0.1 * (1 + 1.9))
 
 
-def test_zero_gradients_and_zero_weights_stay_finite():
+@pytest.mark.parametrize("flavour", ["solo", "official"])
+def test_zero_gradients_and_zero_weights_stay_finite(flavour):
     params = [torch.zeros(2, 2, requires_grad=True), torch.ones(2, 2, requires_grad=True)]
     params[0].grad, params[1].grad = torch.ones(2, 2), torch.zeros(2, 2)
-    LARS(params, lr=0.1, weight_decay=0.1).step()
-    assert torch.equal(params[1].detach(), torch.ones(2, 2))
-    assert params[0].isfinite().all()
+    LARS(params, lr=0.1, weight_decay=0.1, flavour=flavour).step()
+    assert torch.equal(params[0].detach(), torch.full((2, 2), -0.1))
+    # solo-learn leaves a tensor without gradient alone, the official code decays it
+    assert torch.equal(params[1].detach(), torch.ones(2, 2)) == (flavour == "solo")
+    assert params[1].isfinite().all()
+
+
+def test_a_gradient_that_the_decay_cancels_moves_nothing():
+    p = torch.ones(2, 2, requires_grad=True)
+    p.grad = -0.5 * torch.ones(2, 2)
+    LARS([p], lr=0.1, weight_decay=0.5, flavour="official").step()
+    assert torch.equal(p.detach(), torch.ones(2, 2))
 
 
 @pytest.mark.parametrize("name", ["adamw", "lars", "sgd"])

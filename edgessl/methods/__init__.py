@@ -26,6 +26,32 @@ METHODS = Table(
                 "status": "built from the paper's talk and equations; no reference code exists",
             },
         ),
+        "sacl": Entry(
+            "edgessl.methods.sacl:Sacl",
+            "slimmed asymmetrical contrastive learning alone",
+            extra="train",
+            facts={
+                "cost": "3 H + 3 S (6 S at 1x)",
+                "host_units": 3,
+                "slim_units": 3,
+                "dense_units": 6,
+                "teacher": False,
+                "source": "Meng et al., NeurIPS 2023",
+                "status": "built from the paper's talk and equations; no reference code exists",
+            },
+        ),
+        "xd": Entry(
+            "edgessl.methods.xd:Xd",
+            "cross distillation on one net: Barlow Twins and decorrelation of each view",
+            extra="train",
+            facts={
+                "cost": "6 S",
+                "dense_units": 6,
+                "teacher": False,
+                "source": "Meng et al., NeurIPS 2023",
+                "status": "built from the paper's talk and equations; no reference code exists",
+            },
+        ),
         "barlow": Entry(
             "edgessl.methods.barlow:Barlow",
             "Barlow Twins: one network, cross-correlation to the identity",

@@ -8,7 +8,9 @@ from typing import Annotated, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from edgessl.core.errors import RecipeInvalid
 from edgessl.encoders.base import Axes
+from edgessl.losses.barlow import Codes, barlow_loss
 from edgessl.slimming.plan import ChannelPlan, Group
 from edgessl.slimming.sliced import Sliced
 
@@ -25,6 +27,17 @@ class Options(BaseModel):
     )
     lam: float = Field(default=0.0051, ge=0, description="weight of the off-diagonal entries")
     scale_loss: float = Field(default=0.1, gt=0, description="factor on every loss term")
+
+    def distance(self, a: Codes, b: Codes) -> Tensor:
+        """BT(a, b): the Barlow loss with these weights."""
+        return barlow_loss(a, b, lam=self.lam, scale_loss=self.scale_loss)
+
+
+class Encodes(Protocol):
+    """What :func:`embed` needs of a method."""
+
+    encoder: Sliced
+    projector: Sliced
 
 
 class Method(Protocol):
@@ -58,6 +71,32 @@ class Method(Protocol):
     def after_step(self, step: int) -> None:
         """Update what follows the optimiser (averages, queues, masks)."""
         ...
+
+
+def embed(method: Encodes, x_BCHW: Tensor, width: str, *, frozen: bool = False) -> Codes:
+    """P(f(x)): encode and project one view with one width.
+
+    Args:
+        method: Its encoder and the projector that follows it, of the same widths.
+        x_BCHW: Images, normalised.
+        width: ``host`` or the name of a slim net.
+        frozen: Leave running statistics alone.
+    """
+    features = method.encoder(x_BCHW, width=width, frozen=frozen)
+    return Codes(method.projector(features, width=width, frozen=frozen))
+
+
+def require_one_width(encoder: Sliced, method: str) -> None:
+    """Refuse a host with slim nets for a method that would not train them.
+
+    Raises:
+        RecipeInvalid: There is a slim net that is not the host.
+    """
+    if not encoder.is_dense:
+        raise RecipeInvalid(
+            f"method '{method}' trains one width, but the width names a host and slim nets",
+            hint="use --width 1x, or --method sacl-xd for several widths",
+        )
 
 
 def projector(inputs: int, widths: Sequence[int]) -> nn.Sequential:

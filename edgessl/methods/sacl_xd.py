@@ -23,7 +23,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgessl.losses.barlow import Codes, barlow_loss
 from edgessl.methods import base
 from edgessl.slimming.plan import Group
 from edgessl.slimming.sliced import HOST, Sliced
@@ -54,33 +53,20 @@ class SaclXd(nn.Module):
         """Return ``sacl``, ``xd`` and ``total`` for two views (B, 3, H, W)."""
         xa, xb = views
         slims = self.encoder.labels
-        za = self.embed(xa, HOST)
-        zb = {s: self.embed(xb, s) for s in slims}
+        za = base.embed(self, xa, HOST)
+        zb = {s: base.embed(self, xb, s) for s in slims}
         if self.encoder.is_dense:
             za_hat = {s: za.detach() for s in slims}
             zb_hat = zb[slims[0]].detach()
         else:
             with torch.no_grad():
-                za_hat = {s: self.embed(xa, s, frozen=True) for s in slims}
-                zb_hat = self.embed(xb, HOST, frozen=True)
-        sacl = torch.stack([self.distance(za, zb[s]) for s in slims]).mean()
-        xd = (
-            torch.stack(
-                [self.distance(za, za_hat[s]) + self.distance(zb[s], zb_hat) for s in slims]
-            ).mean()
-            / 2
-        )
-        alpha = self.options.alpha
+                za_hat = {s: base.embed(self, xa, s, frozen=True) for s in slims}
+                zb_hat = base.embed(self, xb, HOST, frozen=True)
+        distance, alpha = self.options.distance, self.options.alpha
+        sacl = torch.stack([distance(za, zb[s]) for s in slims]).mean()
+        xd = torch.stack([distance(za, za_hat[s]) + distance(zb[s], zb_hat) for s in slims]).mean()
+        xd = xd / 2
         return {"sacl": sacl, "xd": xd, "total": alpha * sacl + (1 - alpha) * xd}
-
-    def embed(self, x_BCHW: Tensor, width: str, *, frozen: bool = False) -> Codes:
-        """Encode and project one view with one width."""
-        features = self.encoder(x_BCHW, width=width, frozen=frozen)
-        return Codes(self.projector(features, width=width, frozen=frozen))
-
-    def distance(self, a: Codes, b: Codes) -> Tensor:
-        """BT(a, b) with this method's weights."""
-        return barlow_loss(a, b, lam=self.options.lam, scale_loss=self.options.scale_loss)
 
     def after_step(self, step: int) -> None:
         """Nothing follows the optimiser."""

@@ -7,6 +7,7 @@ official Barlow Twins code (MIT), described in their papers' appendices.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,16 @@ from torch.optim import AdamW, Optimizer
 
 Flavour = Literal["solo", "official"]
 Name = Literal["adamw", "lars", "sgd"]
+
+
+@dataclass(frozen=True, slots=True)
+class LarsSettings:
+    """What the optimiser ``lars`` can be told; see :class:`LARS`."""
+
+    flavour: Flavour = "solo"
+    eta: float = 0.02
+    clip: bool = True
+    momentum: float = 0.9
 
 
 class LARS(Optimizer):
@@ -82,17 +93,27 @@ class LARS(Optimizer):
             trust = group["eta"] * size / (below + group["weight_decay"] * size + 1e-8)
             if group["clip"]:
                 trust = (trust / group["lr"]).clamp(max=1.0) if group["lr"] > 0 else trust
-        return torch.where((size > 0) & (below > 0), decayed * trust, gradient)
+        # without a ratio, solo-learn does not decay either
+        plain = decayed if self.flavour == "official" else gradient
+        return torch.where((size > 0) & (below > 0), decayed * trust, plain)
 
 
-def make_optimizer(module: nn.Module, name: Name, *, lr: float, weight_decay: float) -> Optimizer:
+def make_optimizer(
+    module: nn.Module,
+    name: Name,
+    *,
+    lr: float,
+    weight_decay: float,
+    lars: LarsSettings | None = None,
+) -> Optimizer:
     """Build an optimiser; tensors with one axis are not decayed.
 
     Args:
         module: Its trainable parameters, in the order of ``parameters()``.
-        name: ``adamw``, ``lars`` (solo flavour, clip) or ``sgd`` (Nesterov 0.9).
+        name: ``adamw``, ``lars`` or ``sgd`` (Nesterov 0.9).
         lr: Learning rate at the peak of the schedule.
         weight_decay: For tensors with more than one axis.
+        lars: Settings of ``lars``, without effect on the others; None: the defaults.
     """
     trainable = [p for p in module.parameters() if p.requires_grad]
     groups = [
@@ -100,7 +121,10 @@ def make_optimizer(module: nn.Module, name: Name, *, lr: float, weight_decay: fl
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if name == "lars":
-        return LARS(groups, lr=lr)
+        use = lars or LarsSettings()
+        return LARS(
+            groups, lr=lr, momentum=use.momentum, eta=use.eta, clip=use.clip, flavour=use.flavour
+        )
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
     return AdamW(groups, lr=lr)
