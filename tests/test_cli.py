@@ -343,8 +343,9 @@ def test_every_json_file_has_a_published_schema(checkpoint, monkeypatch, capsys)
         seen.add(document["kind"])
     assert seen == {
         "run", "splits", "stage", "training-state", "encoder", "model", "equivalence", "ledger",
+        "data-findings",
     }  # fmt: skip
-    assert set(by_kind) - seen == {None, "export", "parity", "bench-result"}
+    assert set(by_kind) - seen == {None, "export", "parity", "bench-result", "image-cache"}
 
 
 def test_listings_are_json_and_every_command_has_examples(tmp_path):

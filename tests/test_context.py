@@ -14,6 +14,7 @@ from edgessl.stages.context import Context
 from edgessl.stages.recipes import validated
 
 SIDE = 96
+PLAIN = ("imgsz", "folds", "repeats")  # not paths
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,10 @@ def photos(tmp_path_factory):
 
 def context(tmp_path, **data):
     recipe = validated(
-        {"data": {"imgsz": SIDE} | {k: v if k == "imgsz" else str(v) for k, v in data.items()}}
+        {
+            "data": {"imgsz": SIDE, "folds": None}
+            | {k: data[k] if k in PLAIN else str(data[k]) for k in data}
+        }
     )
     return Context(recipe, RunFolder.create(tmp_path / "run", "t"), Reporter(quiet=True))
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 KINDS = ("methods", "encoders", "targets", "devices", "datasets", "recipes")
 SCHEMAS = (
-    "recipe", "ledger", "artifact", "bench-result", "run", "splits", "equivalence", "parity",
-    "stage", "training-state",
+    "recipe", "ledger", "artifact", "bench-result", "run", "splits", "data-findings", "image-cache",
+    "equivalence", "parity", "stage", "training-state",
 )  # fmt: skip
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -12,6 +12,10 @@ TEXT = {"type": "string"}
 NUMBER = {"type": "number"}
 COUNT = {"type": "integer", "minimum": 0}
 FLAG = {"type": "boolean"}
+TEXT_OR_NULL = {"type": ["string", "null"]}
+COUNT_OR_NULL = {"type": ["integer", "null"], "minimum": 0}
+POSITIONS = {"type": "array", "items": COUNT}
+SIZE = {"type": "array", "items": COUNT, "minItems": 2, "maxItems": 2}
 SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 MOMENT = {"type": "string", "format": "date-time", "description": "UTC, ISO 8601"}
 
@@ -84,8 +88,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "asked": {
                 "type": "object",
                 "additionalProperties": NUMBER,
-                "description": "val and test as asked for: a share, or a number of images",
+                "description": "val, test, folds, repeats as asked for: a share, or a number",
             },
+            "group_by": {**TEXT_OR_NULL, "description": "how groups were told"},
             "duplicates": {**COUNT, "description": "images that are exact copies of another"},
             "splits": {
                 "type": "object",
@@ -95,7 +100,21 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                         "items": {"type": "array", "items": TEXT},
                     }
                 ),
-                "description": "by name (train, val, test): images in the same order twice",
+                "description": "by name (train, val, test; or all, with folds): images in the same "
+                "order twice",
+            },
+            "folds": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "repeat": COUNT,
+                        "fold": COUNT,
+                        "train": POSITIONS,
+                        "validation": POSITIONS,
+                        "test": POSITIONS,
+                    }
+                ),
+                "description": "positions among all images, where there is no test split",
             },
             "skipped": {
                 "type": "array",
@@ -103,9 +122,89 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 "description": "files that were left out",
             },
         },
-        optional=("skipped",),
+        optional=("skipped", "group_by", "folds"),
         title="Splits",
         description="splits.json: which labelled image is trained on, chooses, or is measured",
+    ),
+    "data-findings": _object(
+        {
+            "sources": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "role": {"type": "string", "description": "labels, unlabeled, test, ..."},
+                        "name": TEXT,
+                        "images": {**COUNT, "description": "that can be used"},
+                        "classes": {
+                            "type": ["object", "null"],
+                            "additionalProperties": COUNT,
+                            "description": "images by class; null without labels",
+                        },
+                        "sizes": _object(
+                            {"min": SIZE, "median": SIZE, "max": SIZE},
+                            description="width and height in pixels, each on its own",
+                        ),
+                        "duplicates": COUNT,
+                        "skipped": {
+                            "type": "array",
+                            "items": _object({"item": TEXT, "reason": TEXT}),
+                            "description": "the first files that cannot be used",
+                        },
+                        "skipped_count": COUNT,
+                    }
+                ),
+            },
+            "splits": {"type": ["object", "null"], "additionalProperties": COUNT},
+            "folds": {**COUNT_OR_NULL, "description": "of one repeat; null with a test split"},
+            "groups": {**COUNT_OR_NULL, "description": "kept together; null without group_by"},
+            "near_duplicates": {
+                "type": ["array", "null"],
+                "items": _object(
+                    {
+                        "a": TEXT,
+                        "b": TEXT,
+                        "a_split": TEXT,
+                        "b_split": TEXT,
+                        "distance": {
+                            "type": "number",
+                            "description": "root mean square difference of 32 x 32 thumbnails of "
+                            "zero mean and unit contrast",
+                        },
+                    }
+                ),
+                "description": "closest pairs, those across splits first; null: not looked for",
+            },
+        },
+        title="DataFindings",
+        description="data.json: what was found in the images",
+    ),
+    "image-cache": _object(
+        {
+            "source": TEXT,
+            "side": {**COUNT, "description": "short side that larger images were reduced to"},
+            "pixels": {"type": "string", "description": "file beside this one: RGB, one image "
+                "after another, row by row"},
+            "class_names": {"type": ["array", "null"], "items": TEXT},
+            "columns": {
+                "type": "object",
+                "additionalProperties": {"type": "array", "items": TEXT},
+                "description": "further columns of a list, one text per image",
+            },
+            "images": _object(
+                {
+                    "item": {"type": "array", "items": TEXT},
+                    "label": {"type": ["array", "null"], "items": COUNT},
+                    "shape": {"type": "array", "items": SIZE, "description": "height, width"},
+                    "crc32": {"type": "array", "items": COUNT, "description": "of the pixels"},
+                    "source_sha256": {"type": "array", "items": SHA256},
+                    "source_size": {"type": "array", "items": SIZE, "description": "width, height"},
+                },
+                description="by property: one value per image, all in the same order",
+            ),
+            "skipped": {"type": "array", "items": _object({"item": TEXT, "reason": TEXT})},
+        },
+        title="ImageCache",
+        description="index.json beside pixels.bin: what edgessl data prepare wrote",
     ),
     "equivalence": _object(
         {

@@ -99,7 +99,7 @@ def prepare(
         DataInvalid: None can be decoded, or the source is a cache of smaller images.
         DiskFull: ``cache`` has no room.
     """
-    _check_side(image_set, spec.resize)
+    check_side(image_set, spec.resize)
     wanted = np.arange(len(image_set)) if indices is None else np.asarray(indices, np.int64)
     pixels = _allocate((len(wanted), spec.height, spec.width, 3), cache)
     hashes, source_hashes = [""] * len(wanted), [""] * len(wanted)
@@ -162,6 +162,29 @@ def prepare_storage(
         DiskFull: ``cache`` has no room.
     """
     return prepare(image_set, indices, InputSpec(height=side, width=side, resize=side), cache=cache)
+
+
+def check_side(image_set: ImageSet, wanted: int) -> None:
+    """Refuse a cache whose images were made smaller than what is wanted of them now.
+
+    Args:
+        image_set: Any source; only caches can be refused.
+        wanted: Short side in pixels.
+
+    Raises:
+        DataInvalid: Says both sides, and how many originals were larger.
+    """
+    known = image_set.known
+    if known is None or wanted <= known.side:
+        return
+    larger = int((known.sizes.min(axis=1) > known.side).sum())
+    if larger:
+        raise DataInvalid(
+            f"{image_set.name} is a cache of images with a short side of {known.side} pixels; "
+            f"{wanted} are wanted here, and {larger} of its originals were larger",
+            hint=f"cache them again: edgessl data prepare SRC --side {wanted} --out FOLDER, or "
+            "use a smaller --imgsz",
+        )
 
 
 def identity(
@@ -275,20 +298,6 @@ def _allocate(shape: tuple[int, ...], cache: Path | None) -> NDArray[np.uint8]:
             return np.memmap(stream, np.uint8, "r+", shape=shape)
     except OSError as error:
         raise explain_os_error(error, cache) from error
-
-
-def _check_side(image_set: ImageSet, wanted: int) -> None:
-    known = image_set.known
-    if known is None or wanted <= known.side:
-        return
-    larger = int((known.sizes.min(axis=1) > known.side).sum())
-    if larger:
-        raise DataInvalid(
-            f"{image_set.name} is a cache of images with a short side of {known.side} pixels; "
-            f"{wanted} are wanted here, and {larger} of its originals were larger",
-            hint=f"cache them again: edgessl data prepare SRC --side {wanted} --out FOLDER, or "
-            "use a smaller --imgsz",
-        )
 
 
 def map_in_threads(work: Callable[[int], Result], n: int) -> Iterator[Result]:

@@ -62,11 +62,7 @@ def folds_for(
     """
     if asked is None or (asked == "auto" and has_test):
         return None
-    if has_test:
-        raise DataInvalid(
-            f"data.folds={asked} and a source of test images exclude each other",
-            hint="leave out --test, or set data.folds to auto or null",
-        )
+    refuse_both(asked, has_test)
     if asked == "auto" and round(test_share * len(prepared.items)) >= FEWEST_TEST_IMAGES:
         return None
     counts = groups.class_counts(prepared, groups.units(prepared))
@@ -84,6 +80,19 @@ def folds_for(
             + ("" if isinstance(asked, str) else f", or ask for at most {max(most, 2)} folds"),
         )
     return number
+
+
+def refuse_both(asked: int | str | None, has_test: bool) -> None:
+    """Refuse a number of folds beside a source of test images.
+
+    Raises:
+        DataInvalid: Both are there.
+    """
+    if has_test and isinstance(asked, int):
+        raise DataInvalid(
+            f"data.folds={asked} and a source of test images exclude each other",
+            hint="leave out --test, or set data.folds to auto or null",
+        )
 
 
 def make_folds(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgessl.core.errors import DataInvalid, nearest
 from edgessl.data import SOURCES, splits_of
+from edgessl.data.cache import is_cache, open_cache
 from edgessl.data.folders import SUFFIXES, open_folder
 from edgessl.data.idx import is_idx_name, open_idx
 from edgessl.data.image_set import ImageSet, ImageUnreadable, Skipped
@@ -58,6 +59,8 @@ def open_source(spec: str) -> ImageSet:
 
 def _open_path(path: Path, spec: str) -> ImageSet:
     if path.is_dir():
+        if is_cache(path):
+            return open_cache(path, spec)
         return open_folder(path, spec)
     if is_idx_name(path):
         return open_idx(path, spec)

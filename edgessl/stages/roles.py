@@ -1,18 +1,19 @@
 """Images by role: what is pretrained on, trained on with labels, chosen on, measured on.
 
 An image is known by the hash of its decoded source pixels, so that roles stay apart whatever
-size the images are prepared at.
+size the images are prepared at. With too few labels for a test split there are folds instead:
+see :attr:`Images.folds`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgessl.core.artifact import InputSpec
 from edgessl.core.console import Reporter
@@ -20,57 +21,18 @@ from edgessl.core.errors import DataInvalid
 from edgessl.core.images import images_sha256
 from edgessl.core.recipe import Recipe
 from edgessl.data.decode import Prepared, prepare, prepare_storage
+from edgessl.data.folds import folds_for, refuse_both
+from edgessl.data.groups import grouped
 from edgessl.data.image_set import ImageSet
-from edgessl.data.labelled import Labelled
 from edgessl.data.sources import open_source
-from edgessl.data.splits import check_leaks, load_splits, make_splits
+from edgessl.data.splits import check_leaks
+from edgessl.stages import findings
+from edgessl.stages.assignment import FILE as SPLITS_FILE
+from edgessl.stages.assignment import Folds, Pool, Split, Splits, hold_out, in_folds, split_of
+
+__all__ = ["Folds", "Images", "Pool", "Split", "Splits", "check_sources"]
 
 PROOFS = 256  # unlabeled images that an embedding model is compared on
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Prepared images of one role.
-
-    Attributes:
-        name: Of the role.
-        images: uint8 (N, H, W, 3).
-        labels: int64 (N,); -1 where there is none.
-        sha256: Identity of each prepared image.
-        source_sha256: Identity of each source image, before preparation.
-        data_sha256: Identity of the ordered prepared images.
-    """
-
-    name: str
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    sha256: tuple[str, ...]
-    source_sha256: tuple[str, ...]
-    data_sha256: str
-
-    @property
-    def labelled(self) -> Labelled:
-        """Images and labels alone."""
-        return Labelled(self.images, self.labels)
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """The labelled images by role, and their classes."""
-
-    train: Split
-    validation: Split
-    test: Split
-    class_names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """Images to pretrain on: uint8 (N, S, S, 3) with S the storage side, and who they are."""
-
-    images: NDArray[np.uint8]
-    source_sha256: tuple[str, ...]
-    data_sha256: str
 
 
 class Images:
@@ -79,60 +41,118 @@ class Images:
     Args:
         recipe: Its ``data`` section and seed.
         spec: Size that images are prepared at.
-        folder: Run folder: keeps ``splits.json`` and large pixel files while the run lasts.
+        folder: Run folder: gets ``splits.json`` and ``data.json``, and keeps large pixel files
+            while the run lasts.
         reporter: Told about counts and skipped files.
     """
 
     def __init__(self, recipe: Recipe, spec: InputSpec, folder: Path, reporter: Reporter) -> None:
         self.data, self.seed, self.spec = recipe.data, recipe.seed, spec
+        self.balanced = recipe.finetune.balanced
         self.folder, self.reporter = folder, reporter
+        self._told_seen = False
+        self._known: dict[int, str] = {}  # position in the labelled source to source sha256
 
     @property
     def has_labels(self) -> bool:
         """Whether the recipe names labelled images."""
         return self.data.labelled is not None
 
-    @cached_property
+    @property
+    def folds(self) -> Folds | None:
+        """All labelled images and their folds; None with a test split, or without labels.
+
+        Folds are made when ``data.folds`` says so: a number, or ``auto`` with no source of test
+        images and fewer than 50 images for a test split. They are stored in ``splits.json`` and
+        used again.
+
+        Raises:
+            DataInvalid: As :attr:`splits`.
+        """
+        if not self.has_labels:
+            return None
+        return self._assigned if isinstance(self._assigned, Folds) else None
+
+    @property
     def splits(self) -> Splits:
         """Labelled images; the assignment is stored in ``splits.json`` and used again.
 
         Raises:
-            DataInvalid: No images, no labels, too few per class, leaks between sources, or a
-                stored assignment that was made with other settings.
+            DataInvalid: No images, no labels, too few per class, leaks between sources, a
+                stored assignment that was made with other settings, or folds instead of splits.
         """
-        data, path = self.data, self.folder / "splits.json"
-        if data.labelled is None:
+        if not isinstance(self._assigned, Splits):
+            n = len(self._assigned.all.labels)
+            raise DataInvalid(
+                f"{self.data.labelled} has {n} labelled images, too few for a test split; there "
+                f"are {self._assigned.count} folds instead",
+                hint="name test images with --test, or force a split: --set data.folds=null",
+            )
+        return self._assigned
+
+    @cached_property
+    def _labelled_source(self) -> ImageSet:
+        if self.data.labelled is None:
             raise DataInvalid(
                 "labelled images are needed here, and only unlabeled ones were given",
-                hint="name them with --labels (a folder of class folders, or a dataset)",
+                hint="name them with --labels (a folder of class folders, a .csv list, or a "
+                "dataset)",
             )
-        source = open_source(data.labelled)
-        source.require_labels()
+        return _open_labelled(self.data.labelled, self.data.group_by)
+
+    @cached_property
+    def _assigned(self) -> Splits | Folds:
+        data, source = self.data, self._labelled_source
         prepared = prepare(source, None, self.spec, cache=self.folder)
         self._tell_skipped(source, prepared)
-        shares = {"val": data.validation_share, "test": 0.0 if data.test else data.test_share}
-        if path.is_file():
-            splits = load_splits(path, prepared, seed=self.seed, **shares)
+        about = _describe("labels", source, prepared)
+        if (remark := findings.unevenness(about["classes"])) and not self.balanced:
+            self.reporter.warn(f"{remark}; consider --set finetune.balanced=true")
+        number = folds_for(prepared, data.folds, data.test_share, data.test is not None)
+        stored = (self.folder / SPLITS_FILE).is_file()
+        tests: list[dict[str, Any]] = []
+        if number is None:
+            train, validation, test = hold_out(self.folder, source, prepared, data, self.seed)
+            if test is None:
+                test, described = self._separate_test(str(data.test), prepared)
+                tests.append(described)
+                for role in (train, validation):
+                    name = f"the {role.name} split of {data.labelled}"
+                    where = str(data.test)
+                    check_leaks(role.source_sha256, test.source_sha256, name, where, test.items)
+            made = Splits(train, validation, test, source.class_names)
+            roles = {"train": train, "validation": validation, "test": test}
+            splits = {name: len(split.labels) for name, split in roles.items()}
+            told = ", ".join(f"{name} {n}" for name, n in splits.items())
         else:
-            splits = make_splits(prepared, seed=self.seed, **shares)
-            splits.save(path, (*source.skipped, *prepared.skipped))
-        rows = splits.indices(prepared.source_sha256)
-        train = _split("train", prepared, rows["train"])
-        validation = _split("validation", prepared, rows["val"])
-        if data.test:
-            test = self._separate_test(data.test, source.class_names)
-            for role in (train, validation):
-                name = f"the {role.name} split of {data.labelled}"
-                check_leaks(role.source_sha256, test.source_sha256, name, data.test)
-        else:
-            test = _split("test", prepared, rows["test"])
-        counts = ", ".join(f"{s.name} {len(s.labels)}" for s in (train, validation, test))
-        self.reporter.say(f"data: {data.labelled}, {len(source.class_names)} classes; {counts}")
-        return Splits(train, validation, test, source.class_names)
+            made = in_folds(self.folder, source, prepared, data, self.seed, number)
+            roles, splits = {"all": made.all}, None
+            told = f"{len(made.all.labels)} images in {number} folds, {data.repeats} times"
+        self._known = dict(zip(prepared.kept.tolist(), prepared.source_sha256, strict=True))
+        groups = None if prepared.groups is None else len(set(prepared.groups))
+        self.reporter.say(
+            f"data: {data.labelled}, {len(source.class_names)} classes; {told}"
+            + ("" if groups is None else f"; {groups} groups kept together")
+        )
+        findings.write(
+            self.folder,
+            [about, *tests],
+            {
+                "splits": splits,
+                "folds": number,
+                "groups": groups,
+                "near_duplicates": self._near_duplicates(roles, stored),
+            },
+        )
+        return made
 
     @cached_property
     def pool(self) -> Pool:
-        """Images to pretrain on; never validation or test images.
+        """Images to pretrain on.
+
+        The unlabeled ones if given, else those of the training split; never validation or test
+        images. In folds without unlabeled images it is all labelled ones, without their labels:
+        the nets have then seen the pixels, not the classes, of what they are tested on.
 
         Raises:
             DataInvalid: No images, or some of them are kept back for choosing or measuring.
@@ -142,35 +162,44 @@ class Images:
             source = open_source(data.unlabeled)
             stored = prepare_storage(source, side, cache=self.folder)
             self._tell_skipped(source, stored)
+            findings.write(self.folder, [_describe("unlabeled", source, stored)])
             pool = Pool(stored.images, stored.source_sha256, images_sha256(stored.images))
             if self.has_labels:
                 self.check_unseen(pool.source_sha256, f"--unlabeled {data.unlabeled}")
             return pool
-        train = self.splits.train
+        seen = self.splits.train if self.folds is None else self.folds.all
+        if self.folds is not None:
+            self.reporter.say(
+                f"pretraining sees all {len(seen.labels)} labelled images, without their labels: "
+                "also those that the folds test on"
+            )
+            self._told_seen = True
         if side == self.spec.height:
-            return Pool(train.images, train.source_sha256, train.data_sha256)
-        source, members = open_source(str(data.labelled)), set(train.source_sha256)
-        prepared = prepare(source, None, self.spec, cache=self.folder)
-        known = zip(prepared.kept, prepared.source_sha256, strict=True)
-        rows = [int(position) for position, sha in known if sha in members]
-        stored = prepare_storage(source, side, rows, cache=self.folder)
+            return Pool(seen.images, seen.source_sha256, seen.data_sha256)
+        members = set(seen.source_sha256)
+        rows = [position for position, sha in self._known.items() if sha in members]
+        stored = prepare_storage(self._labelled_source, side, rows, cache=self.folder)
         return Pool(stored.images, stored.source_sha256, images_sha256(stored.images))
 
     @cached_property
     def proof(self) -> Split:
-        """Images that files are compared on: the test split, else some of the unlabeled."""
+        """Images that files are compared on: the test split, else some of the unlabeled.
+
+        In folds it is all labelled images with the label -1: the net that is shipped was trained
+        on them, so they tell whether answers agree, not how many are right.
+        """
+        if self.folds is not None:
+            seen = self.folds.all
+            return replace(seen, name="labels", labels=np.full(len(seen.labels), -1, np.int64))
         if self.has_labels:
             return self.splits.test
         source = open_source(str(self.data.unlabeled))
         rows = np.linspace(0, len(source) - 1, min(PROOFS, len(source))).astype(np.int64)
         prepared = prepare(source, rows, self.spec, cache=self.folder)
-        return Split(
-            "unlabeled", prepared.images, np.full(len(prepared.images), -1, np.int64),
-            tuple(prepared.sha256), tuple(prepared.source_sha256), images_sha256(prepared.images),
-        )  # fmt: skip
+        return split_of("unlabeled", replace(prepared, labels=None), None)
 
     def check_unseen(self, trained_on: Sequence[str], name: str) -> None:
-        """Refuse validation or test images that were pretrained on.
+        """Refuse validation or test images that were pretrained on; in folds, say so once.
 
         Args:
             trained_on: Source identities of the pretraining images.
@@ -179,26 +208,69 @@ class Images:
         Raises:
             DataInvalid: Names the first ones and how many there are.
         """
+        if self.folds is not None:
+            shared = len(set(trained_on) & set(self.folds.all.source_sha256))
+            if shared and not self._told_seen:
+                self.reporter.warn(
+                    f"{shared} labelled image(s) are also in {name}: the pretraining saw them "
+                    "without labels, also those that the folds test on"
+                )
+                self._told_seen = True
+            return
         for role in (self.splits.validation, self.splits.test):
-            check_leaks(trained_on, role.source_sha256, name, f"the {role.name} images")
+            called = f"the {role.name} images"
+            check_leaks(trained_on, role.source_sha256, name, called, role.items)
 
-    def _separate_test(self, where: str, class_names: tuple[str, ...]) -> Split:
+    def _separate_test(self, where: str, train: Prepared) -> tuple[Split, dict[str, Any]]:
         source = open_source(where)
         source.require_labels()
         prepared = prepare(source, None, self.spec, cache=self.folder)
         self._tell_skipped(source, prepared)
-        unknown = sorted(set(source.class_names) - set(class_names))
+        unknown = sorted(set(source.class_names) - set(train.class_names))
         if unknown:
             raise DataInvalid(
                 f"{where} has classes that the training labels lack: {', '.join(unknown[:5])}",
                 hint="both need the same class names (folder names)",
             )
-        place = np.array([class_names.index(name) for name in source.class_names], np.int64)
-        split = _split("test", prepared, np.arange(len(prepared.images)))
-        return Split(
-            "test", split.images, place[split.labels], split.sha256, split.source_sha256,
-            split.data_sha256,
-        )  # fmt: skip
+        if shared := self._shared_groups(source, train):
+            self.reporter.warn(
+                f"{len(shared)} group(s) have images in {where} and in {self.data.labelled}, "
+                f"for example {min(shared)!r}: the test is not on unseen groups"
+            )
+        place = np.array([train.class_names.index(n) for n in source.class_names], np.int64)
+        split = split_of("test", prepared, None)
+        return replace(split, labels=place[split.labels]), _describe("test", source, prepared)
+
+    def _shared_groups(self, source: ImageSet, train: Prepared) -> set[str]:
+        # folders of different sources may be called alike without belonging together
+        if train.groups is None or self.data.group_by == "folder":
+            return set()
+        try:
+            return set(grouped(source, self.data.group_by).groups or ()) & set(train.groups)
+        except DataInvalid:  # the test source need not tell its groups
+            return set()
+
+    def _near_duplicates(
+        self, roles: dict[str, Split], stored: bool
+    ) -> list[dict[str, Any]] | None:
+        if stored and (known := findings.read(self.folder).get("near_duplicates")) is not None:
+            return known
+        images = sum(len(split.labels) for split in roles.values())
+        if images > findings.MOST_COMPARED:
+            return None
+        found = findings.compare(
+            [split.images for split in roles.values()],
+            [sha for split in roles.values() for sha in split.source_sha256],
+        )
+        items = [item for split in roles.values() for item in split.items]
+        sides = [name for name, split in roles.items() for _ in split.items]
+        crossing = sum(sides[p.a] != sides[p.b] for p in found.pairs)
+        if crossing:
+            self.reporter.warn(
+                f"{crossing} pair(s) of near-duplicates lie on two sides of a split; see: "
+                f"edgessl data check --labels {self.data.labelled}"
+            )
+        return findings.pairs_of(found, items, sides)
 
     def _tell_skipped(self, source: ImageSet, prepared: Prepared) -> None:
         skipped = (*source.skipped, *prepared.skipped)
@@ -215,24 +287,27 @@ def check_sources(recipe: Recipe) -> None:
     """Open every source of a recipe without decoding, so that a typo costs nothing.
 
     Raises:
-        DataInvalid: A source is missing, empty, or lacks labels that it must have.
+        DataInvalid: A source is missing, empty, or lacks labels or groups that it must have; or
+            both folds and a source of test images are asked for.
     """
     data = recipe.data
-    for where, needs_labels in ((data.unlabeled, False), (data.labelled, True), (data.test, True)):
-        if where is not None:
-            source = open_source(where)
-            if needs_labels:
-                source.require_labels()
+    refuse_both(data.folds, data.test is not None)
+    if data.unlabeled is not None:
+        open_source(data.unlabeled)
+    if data.labelled is not None:
+        _open_labelled(data.labelled, data.group_by)
+    if data.test is not None:
+        open_source(data.test).require_labels()
 
 
-def _split(name: str, prepared: Prepared, rows: NDArray[np.int64]) -> Split:
-    assert prepared.labels is not None
-    images = np.ascontiguousarray(prepared.images[rows])
-    return Split(
-        name=name,
-        images=images,
-        labels=prepared.labels[rows],
-        sha256=tuple(prepared.sha256[i] for i in rows),
-        source_sha256=tuple(prepared.source_sha256[i] for i in rows),
-        data_sha256=images_sha256(images),
-    )
+def _open_labelled(where: str, group_by: str | None) -> ImageSet:
+    source = grouped(open_source(where), group_by)
+    source.require_labels()
+    return source
+
+
+def _describe(role: str, source: ImageSet, prepared: Prepared) -> dict[str, Any]:
+    return findings.describe(
+        role, source, labels=prepared.labels, sizes=prepared.source_sizes,
+        source_sha256=prepared.source_sha256, skipped=prepared.skipped,
+    )  # fmt: skip
