@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-quick lint clean
+.PHONY: help install demo test test-quick lint docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,10 @@ lint: $(READY) ## format, style and types
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation --target build/typecheck .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(READY) ## the documentation as HTML in build/docs, every warning an error; no network
+	@$(BIN)/python -m sphinx -W --keep-going -n -q -b html -d build/docs-trees docs build/docs
+	@echo "Documentation: build/docs/index.html"
 
 clean: ## remove .venv, build files and caches; runs/ stays
 	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
