@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+from dataclasses import asdict
 from itertools import pairwise
 
 import numpy as np
@@ -12,10 +13,10 @@ import torch
 from torch import nn
 
 from edgessl.core.console import Reporter
-from edgessl.core.errors import DataInvalid, Diverged, FileInvalid, Interrupted
+from edgessl.core.errors import DataInvalid, Diverged, FileInvalid, Interrupted, OutOfMemory
 from edgessl.training import checkpoints
 from edgessl.training.loop import Job, Plan, fit_to_budget, train
-from edgessl.training.optimizers import make_optimizer
+from edgessl.training.optimizers import LarsSettings, make_optimizer
 
 QUIET = Reporter(quiet=True)
 X = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -113,10 +114,10 @@ def test_a_damaged_state_is_refused(tmp_path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(FileInvalid, match="changed after it was saved"):
+    with pytest.raises(FileInvalid, match="changed or cut after it was saved"):
         train(Job(network(), loss, plan(epochs=1), "t", tmp_path), QUIET)
     path.write_bytes(data[:50])
-    with pytest.raises(FileInvalid, match="not a whole safetensors"):
+    with pytest.raises(FileInvalid, match="changed or cut after it was saved"):
         train(Job(network(), loss, plan(epochs=1), "t", tmp_path), QUIET)
 
 
@@ -142,6 +143,64 @@ def test_no_batch_is_a_single_image(items, batch):
     sizes = [len(p.batch_indices(s)) for s in range(p.steps_per_epoch)]
     assert sum(sizes) == items
     assert min(sizes) >= 2
+
+
+def test_a_plan_survives_being_saved():
+    p = plan(optimizer="lars", lars=LarsSettings(flavour="official", eta=0.001, clip=False))
+    assert Plan.from_dict(json.loads(json.dumps(asdict(p)))) == p
+    assert Plan.from_dict(asdict(plan())) == plan()
+
+
+@pytest.mark.parametrize("text", ["[]", '{"kind": "training-state", "schema": 1, "step": "x"}'])
+def test_a_garbled_state_file_is_refused(tmp_path, text):
+    train(Job(network(), loss, plan(epochs=1), "t", tmp_path), QUIET)
+    (tmp_path / "last/state.json").write_text(text)
+    with pytest.raises(FileInvalid, match=r"state\.json"):
+        train(Job(network(), loss, plan(epochs=1), "t", tmp_path), QUIET)
+
+
+def test_gradients_that_are_not_finite_stop_the_run_before_they_do_harm(tmp_path):
+    """The loss is finite where its slope is not: sqrt at 0."""
+
+    def steep(module, indices, epoch):
+        total = loss(module, indices, epoch)["total"]
+        return {"total": total + (total - total.detach() + (0.0 if epoch else 1.0)).sqrt()}
+
+    with pytest.raises(Diverged, match="norm of the gradients became nan at step 5"):
+        train(Job(network(), steep, plan(), "t", tmp_path, save_every_s=1e-9), QUIET)
+    assert checkpoints.read_facts(tmp_path / "last")[0] == 5
+    net = network(seed=1)
+    checkpoints.load_state(
+        tmp_path / "last", net, make_optimizer(net, "adamw", lr=1, weight_decay=0)
+    )
+    assert all(torch.isfinite(p).all() for p in net.parameters())
+
+
+def test_a_state_with_weights_that_are_not_finite_is_not_saved(tmp_path):
+    net = network()
+
+    def spoil(done):
+        if done == 7:
+            with torch.no_grad():
+                net[0].weight[0] = math.inf
+
+    job = Job(net, loss, plan(), "t", tmp_path, save_every_s=1e-9, after_step=spoil)
+    with pytest.raises(Diverged, match=r"0\.weight is no longer finite after step 7"):
+        train(job, QUIET)
+    assert checkpoints.read_facts(tmp_path / "last")[0] == 6
+
+
+def test_a_failed_allocation_is_told_and_the_saved_state_stays(tmp_path):
+    def starved(module, indices, epoch):
+        if epoch:
+            torch.empty(1 << 62, dtype=torch.uint8)
+        return loss(module, indices, epoch)
+
+    with pytest.raises(OutOfMemory, match="out of memory") as caught:
+        train(Job(network(), starved, plan(), "t", tmp_path, save_every_s=1e-9), QUIET)
+    assert "smaller batch" in caught.value.hint
+    assert checkpoints.read_facts(tmp_path / "last")[0] == 5
+    train(Job(network(), loss, plan(), "t", tmp_path), QUIET)
 
 
 def test_a_state_that_was_being_discarded_is_no_state(tmp_path):

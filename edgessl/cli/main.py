@@ -17,16 +17,11 @@ from edgessl.core.errors import (
     DiskFull,
     EdgeSSLError,
     Interrupted,
-    OutOfMemory,
     UsageProblem,
+    out_of_memory,
 )  # fmt: skip
 
 AGAIN_S = 0.1
-# how torch and the runtimes word a failed allocation, which they raise as a RuntimeError
-ALLOCATION = (
-    "out of memory", "not enough memory", "allocate memory", "failed to allocate",
-    "defaultcpuallocator", "bad_alloc",
-)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -145,14 +140,7 @@ def _explained(error: BaseException, arguments: list[str], stop: _Stop) -> EdgeS
         return EdgeSSLError(f"{error.strerror or error}{where}")
     if hasattr(error, "format_message"):  # a usage error of the option parser
         return _usage(error, arguments)
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError | OSError) or any(w in text.lower() for w in ALLOCATION):
-        said = f": {text[:200]}" if text else ""
-        return OutOfMemory(
-            f"out of memory{said}",
-            hint="use a smaller batch, width or imgsz, or free memory; then --resume",
-        )
-    return _bug(error)
+    return out_of_memory(error) or _bug(error)
 
 
 def _usage(error: BaseException, arguments: list[str]) -> UsageProblem:

@@ -107,9 +107,13 @@ class Reporter:
         if self.log is None:
             return
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("a", encoding="utf-8") as stream:
-            stream.write("".join(f"{stamp} {line}\n" for line in text.splitlines() or [""]))
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a", encoding="utf-8") as stream:
+                stream.write("".join(f"{stamp} {line}\n" for line in text.splitlines() or [""]))
+        except OSError as error:  # a full disk must not hide what is being said
+            path, self.log = self.log, None
+            self.warn(f"{path} is not written any more: {error.strerror or error}")
 
 
 class _Lines:

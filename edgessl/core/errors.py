@@ -1,7 +1,7 @@
 """Every error a user can meet, with the exit code of the contract.
 
 EdgeSSLError                 1  failure
-├── DiskFull, OutOfMemory, NativeCrash, ConversionFailed, Diverged, MissingExtra    1
+├── DiskFull, OutOfMemory, NativeCrash, ConversionFailed, Diverged, Collapsed, MissingExtra    1
 ├── UsageProblem             2  unknown command, option or name on the command line
 ├── InvalidInput             3  recipe, data or file invalid
 │   ├── RecipeInvalid
@@ -65,6 +65,10 @@ class Diverged(EdgeSSLError):
     """A training loss is no longer a finite number."""
 
 
+class Collapsed(EdgeSSLError):
+    """A pretraining gives nearly the same embedding to all images; state was saved."""
+
+
 class MissingExtra(EdgeSSLError):
     """An optional dependency is not installed."""
 
@@ -121,6 +125,26 @@ class Interrupted(EdgeSSLError):
     """The user or the system asked the program to stop; state was saved."""
 
     exit_code = 130
+
+
+# how torch and the runtimes word a failed allocation, which they raise as a RuntimeError
+ALLOCATION = (
+    "out of memory", "not enough memory", "allocate memory", "failed to allocate",
+    "defaultcpuallocator", "bad_alloc",
+)  # fmt: skip
+
+
+def out_of_memory(error: BaseException) -> OutOfMemory | None:
+    """Return the error to tell when ``error`` is a failed allocation, else None."""
+    text = " ".join(str(error).split())
+    words = any(word in text.lower() for word in ALLOCATION)
+    if not (isinstance(error, MemoryError) or words):
+        return None
+    return OutOfMemory(
+        f"out of memory: {text[:200]}" if text else "out of memory",
+        hint="free memory and go on with --resume, or start a new run with a smaller batch, "
+        "width or imgsz",
+    )
 
 
 # which error a command with several ends with

@@ -16,6 +16,7 @@ from edgessl import __version__
 from edgessl.core.errors import DiskFull, EdgeSSLError, FileInvalid
 
 SCHEMA = 1
+PARTIAL = ".partial"  # ends the name of a file that is not whole yet
 
 
 def sha256_file(path: Path) -> str:
@@ -40,7 +41,9 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent
+        )
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
@@ -52,6 +55,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         raise explain_os_error(error, path) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half written; nobody may be writing there now."""
+    for path in folder.rglob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

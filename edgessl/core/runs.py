@@ -15,6 +15,8 @@ from typing import Any
 from edgessl import __version__
 from edgessl.core import files
 from edgessl.core.errors import FileInvalid, UsageProblem
+from edgessl.core.locks import FILE as LOCK
+from edgessl.core.locks import FolderLock, lock_folder
 
 ROOT = Path("runs")
 FILE = "run.json"
@@ -39,13 +41,14 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: FolderLock | None = None  # of a folder that is worked in
         self.facts: dict[str, Any] = (
             files.read_json(path / FILE, "run") if (path / FILE).is_file() else {}
         )
 
     @classmethod
     def create(cls, out: Path | None, name: str, *, resume: bool = False) -> RunFolder:
-        """Make a new run folder, or open the one to resume.
+        """Make a new run folder, or open the one to resume; no other process may, meanwhile.
 
         Args:
             out: Where; None takes ``runs/<name>``, or ``runs/<name>-2`` and so on.
@@ -53,22 +56,20 @@ class RunFolder:
             resume: Open ``out`` (or the newest run of that name) if it exists.
 
         Raises:
-            UsageProblem: The folder exists and is not empty, without ``resume``.
+            UsageProblem: The folder exists and is not empty, without ``resume``; or another
+                process works in it.
+            FileInvalid: The folder to resume is no run folder.
+            EdgeSSLError: The folder cannot be written.
         """
         if out is None:
             taken = [p for p in _named(name) if p.exists()]
             out = taken[-1] if resume and taken else _named(name)[-1]
-        if out.exists() and not out.is_dir():
-            raise UsageProblem(f"{out} is a file, not a folder", hint="choose another --out")
-        occupied = out.is_dir() and any(out.iterdir())
-        if occupied and not resume:
-            raise UsageProblem(
-                f"{out} already exists and is not empty",
-                hint="choose another --out, or continue that run with --resume",
-            )
-        if occupied and not (out / FILE).is_file():
-            raise FileInvalid(f"{out} is not a run folder (no {FILE})", hint="choose another --out")
+        _refuse_occupied(out, resume)
+        lock = lock_folder(out)
+        _refuse_occupied(out, resume)  # once more: another process may have ended just now
+        files.sweep(out)
         run = cls(out)
+        run._lock = lock
         if not run.facts:
             run._save({"started": now(), "commands": [], "stages": {}})
         return run
@@ -105,6 +106,20 @@ class RunFolder:
         head = ("schema", "kind", "edgessl")
         body = {key: value for key, value in self.facts.items() if key not in head}
         files.write_json(self.path / FILE, "run", body)
+
+
+def _refuse_occupied(out: Path, resume: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageProblem(f"{out} is a file, not a folder", hint="choose another --out")
+    ours = (LOCK, files.PARTIAL)  # all there is when a process was killed at once
+    occupied = out.is_dir() and any(not path.name.endswith(ours) for path in out.iterdir())
+    if occupied and not resume:
+        raise UsageProblem(
+            f"{out} already exists and is not empty",
+            hint="choose another --out, or continue that run with --resume",
+        )
+    if occupied and not (out / FILE).is_file():
+        raise FileInvalid(f"{out} is not a run folder (no {FILE})", hint="choose another --out")
 
 
 def _named(name: str) -> list[Path]:

@@ -39,17 +39,31 @@ def knn_predict(
     """
     if k > len(bank_NF):
         raise ValueError(f"k = {k} neighbours from a bank of {len(bank_NF)}")
-    bank, predicted = _unit(bank_NF), []
+    bank, predicted = unit(bank_NF), []
     for start in range(0, len(queries_MF), chunk):
-        similarity = _unit(queries_MF[start : start + chunk]) @ bank.T
-        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-        weights = np.exp(np.take_along_axis(similarity, nearest, 1) / temperature)
-        votes = np.zeros((len(similarity), classes))
-        np.add.at(votes, (np.arange(len(similarity))[:, None], bank_labels_N[nearest]), weights)
-        predicted.append(votes.argmax(1))
+        similarity = unit(queries_MF[start : start + chunk]) @ bank.T
+        scores = votes(similarity, bank_labels_N, classes=classes, k=k, temperature=temperature)
+        predicted.append(scores.argmax(1))
     return np.concatenate(predicted).astype(np.int64)
 
 
-def _unit(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = x.astype(np.float64)
+def votes(
+    similarity_MN: NDArray[np.float64],
+    labels_N: NDArray[np.int64],
+    *,
+    classes: int,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> NDArray[np.float64]:
+    """Return the votes for every class, float64 (M, classes), of the k most similar of N."""
+    nearest = np.argpartition(-similarity_MN, k - 1, axis=1)[:, :k]
+    weights = np.exp(np.take_along_axis(similarity_MN, nearest, 1) / temperature)
+    scores = np.zeros((len(similarity_MN), classes))
+    np.add.at(scores, (np.arange(len(similarity_MN))[:, None], labels_N[nearest]), weights)
+    return scores
+
+
+def unit(x_NF: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Scale every row to length 1; rows of zeros stay."""
+    wide = x_NF.astype(np.float64)
     return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)

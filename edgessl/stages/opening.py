@@ -59,7 +59,9 @@ def _inherit(folder: RunFolder, before: Path, command: str, recipe: Recipe) -> N
     theirs, splits = before / "recipe.yaml", before / "splits.json"
     if theirs.is_file() and splits.is_file():
         other = validated(read_recipe_values(theirs))
-        asked = {"labelled", "test", "validation_share", "test_share"}
+        asked = {
+            "labelled", "test", "validation_share", "test_share", "group_by", "folds", "repeats",
+        }  # fmt: skip
         same = all(getattr(other.data, key) == getattr(recipe.data, key) for key in asked)
         if same and other.seed == recipe.seed:
             files.write_bytes(folder.path / "splits.json", splits.read_bytes())
@@ -86,7 +88,8 @@ def _refuse_other(recipe: Recipe, saved: Recipe, folder: Path) -> None:
     """
     sections = {"seed", "data", "encoder", "pretrain"}
     now, then = (_flat(r.model_dump(mode="json", include=sections)) for r in (recipe, saved))
-    keys = sorted({*now, *then} - {"pretrain.save_every_s"})
+    free = ("pretrain.save_every_s", "pretrain.monitor.", "pretrain.starts", "encoder.weights")
+    keys = sorted(key for key in {*now, *then} if not key.startswith(free))
     changed = [key for key in keys if now.get(key) != then.get(key)]
     if changed:
         listed = ", ".join(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgessl.core import files
@@ -23,28 +24,46 @@ from edgessl.encoders import ENCODERS
 from edgessl.encoders.loading import write_tensors
 from edgessl.methods import METHODS
 from edgessl.slimming.extract import build_sliced
-from edgessl.slimming.sliced import recalibrate
+from edgessl.slimming.sliced import HOST, Sliced, recalibrate
 from edgessl.stages.context import Context
 from edgessl.stages.networks import host_facts, net_spec
 from edgessl.stages.roles import Pool
-from edgessl.training.loop import Job, Plan, train
+from edgessl.stages.watch import as_deployed, make_watch
+from edgessl.training.loop import Job, LossFunction, Plan, train
+from edgessl.training.optimizers import LarsSettings
+from edgessl.training.record import check_finite
 
 IMAGES_FILE = "images.txt"  # source identities of the images that were pretrained on
 
 
-def pretrain(context: Context) -> Path:
-    """Run the recipe's ``pretrain`` section and return its folder (an ``encoder`` artifact).
+def pretrain_folder(context: Context, start: str = "random") -> Path:
+    """Return the stage folder of a pretraining that begins at ``random`` or ``weights``."""
+    return context.folder("pretrain" if start == "random" else "pretrain-imagenet")
+
+
+def pretrain(context: Context, start: str = "random") -> Path:
+    """Run the recipe's ``pretrain`` section once and return its folder (an ``encoder`` artifact).
+
+    Args:
+        context: The run.
+        start: One of ``recipe.starts``: ``random``, or ``weights`` (those of the recipe's
+            ``encoder.weights`` fill the slim nets).
 
     Raises:
         RecipeInvalid: The method refuses its options or widths.
         DataInvalid: See :attr:`Images.pool`.
+        FileInvalid: The weights cannot be used.
+        Collapsed: The monitors raised an alarm; the state is saved.
         Interrupted: Stopped; the state is saved.
     """
-    recipe, folder = context.recipe, context.folder("pretrain")
-    pool = context.images.pool
+    recipe, folder = context.recipe, pretrain_folder(context, start)
+    pool, weights = context.images.pool, _weights_identity(recipe, start)
     identity = {
-        "pretrain": recipe.pretrain.model_dump(mode="json", exclude={"save_every_s"}),
-        "encoder": recipe.encoder.model_dump(mode="json"),
+        "pretrain": recipe.pretrain.model_dump(
+            mode="json", exclude={"save_every_s", "monitor", "starts"}
+        ),
+        "encoder": recipe.encoder.model_dump(mode="json", exclude={"weights"}),
+        "weights": weights,
         "seed": recipe.seed,
         "data_sha256": pool.data_sha256,
     }
@@ -57,43 +76,52 @@ def pretrain(context: Context) -> Path:
         Artifact.load(folder)
         return folder
 
-    return context.stage("pretrain", folder, identity, work, load)
+    return context.stage(folder.name, folder, identity, work, load)
+
+
+def _weights_identity(recipe: Recipe, start: str) -> dict[str, Any] | None:
+    where = recipe.encoder.weights
+    if start == "random" or where is None:
+        return None
+    path = Path(where)
+    return {"where": where, "sha256": files.sha256_file(path) if path.is_file() else None}
 
 
 def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, Any]) -> None:
     recipe, section = context.recipe, context.recipe.pretrain
-    spec = net_spec(recipe)
+    spec, weights = net_spec(recipe), identity["weights"]
     method, options = build_method(recipe)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if weights is not None:
+        weights = _fill(method.encoder, spec.architecture, weights)
+    device = best_device()
     method = method.to(device).to(memory_format=torch.channels_last)
-    views = make_views(recipe, context.spec)
-    stored = torch.from_numpy(pool.images)
-
-    def loss(module: nn.Module, indices: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
-        batch = stored[torch.from_numpy(indices)].to(device, non_blocking=True)
-        return module(views(batch, indices, epoch))
-
+    variant = section.method if weights is None else f"imagenet+{section.method}"
     context.reporter.say(
-        f"pretrain: {section.method}, {spec.architecture} {recipe.encoder.width}, "
-        f"{len(stored)} images of {context.spec.resize} px, on {device.type}"
+        f"{folder.name}: {variant}, {spec.architecture} {recipe.encoder.width}, "
+        f"{len(pool.images)} images of {context.spec.resize} px, on {device.type}"
     )
     job = Job(
-        method, loss, make_plan(recipe, len(stored)), "pretrain", folder, identity,
-        section.max_seconds, section.save_every_s, after_step=method.after_step,
+        method, view_loss(recipe, context.spec, pool.images, device),
+        make_plan(recipe, len(pool.images)), folder.name, folder, identity, section.max_seconds,
+        section.save_every_s, after_step=method.after_step,
+        watch=make_watch(context, method, pool),
     )  # fmt: skip
     followed = train(job, context.reporter)
     sliced = method.encoder
-    for width in ("host",) if sliced.plan.is_dense else ("host", "slim"):
-        recalibrate(sliced, width, _as_deployed(context, pool, device))
+    for width in (HOST,) if sliced.is_dense else (HOST, *sliced.labels):
+        recalibrate(sliced, width, _batches(context, pool, device))
     sliced.to("cpu").to(memory_format=torch.contiguous_format)
+    check_finite(sliced, followed.steps)
     write_tensors(folder / "encoder.safetensors", sliced.state_dict())
     files.write_text(folder / IMAGES_FILE, "".join(f"{sha}\n" for sha in pool.source_sha256))
     facts = host_facts(ENCODERS.load(spec.architecture), spec, sliced) | {
+        "variant": variant,
+        "weights": weights,
         "method": section.method,
         "options": options.model_dump(mode="json"),
         "epochs": followed.epochs,
         "steps": followed.steps,
-        "images": len(stored),
+        "images": len(pool.images),
         "images_sha256": files.sha256_file(folder / IMAGES_FILE),
         "data_sha256": pool.data_sha256,
         "seed": recipe.seed,
@@ -102,6 +130,34 @@ def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, An
         folder, ["encoder.safetensors"], artifact_kind="encoder", format="safetensors",
         input=context.spec, facts=facts,
     )  # fmt: skip
+
+
+def best_device() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _fill(sliced: Sliced, architecture: str, weights: dict[str, Any]) -> dict[str, Any]:
+    """Start from stock weights; return where they came from and their SHA-256."""
+    from edgessl.encoders.weights import stock_weights
+    from edgessl.slimming.start import fill_sliced
+
+    tensors = stock_weights(ENCODERS.load(architecture), weights["where"])
+    fill_sliced(sliced, tensors)
+    return weights | {"sha256": weights["sha256"] or files.sha256_bytes(save(tensors))}
+
+
+def view_loss(
+    recipe: Recipe, spec: InputSpec, images: NDArray[np.uint8], device: torch.device
+) -> LossFunction:
+    """Return the loss of a method over the recipe's random views of stored images."""
+    views, stored = make_views(recipe, spec), torch.from_numpy(images)
+
+    def loss(module: nn.Module, indices: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
+        batch = stored[torch.from_numpy(indices)].to(device, non_blocking=True)
+        return module(views(batch, indices, epoch))
+
+    return loss
 
 
 def build_method(recipe: Recipe) -> tuple[Any, Any]:
@@ -115,7 +171,8 @@ def build_method(recipe: Recipe) -> tuple[Any, Any]:
     architecture = ENCODERS.load(spec.architecture)
     options = method_options(recipe)
     sliced = build_sliced(architecture, spec, seed=recipe.seed)
-    features = sliced.plan.groups[architecture.feature_group(sliced.host)]
+    group = architecture.feature_group(sliced.host)
+    features = {label: slim.plan.groups[group] for label, slim in sliced.slims.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         method = METHODS.load(recipe.pretrain.method).from_options(sliced, features, options)
@@ -129,6 +186,7 @@ def make_plan(recipe: Recipe, images: int) -> Plan:
         items=images, batch=section.batch, epochs=section.epochs,
         learning_rate=section.learning_rate, optimizer=section.optimizer,
         weight_decay=section.weight_decay, warmup=section.warmup, seed=recipe.seed,
+        lars=LarsSettings(**section.lars.model_dump()) if section.optimizer == "lars" else None,
     )  # fmt: skip
 
 
@@ -191,13 +249,12 @@ def make_views(recipe: Recipe, spec: InputSpec) -> Views:
     return Views(specs, spec.mean, spec.std, recipe.seed)
 
 
-def _as_deployed(context: Context, pool: Pool, device: torch.device) -> Iterator[Tensor]:
+def _batches(context: Context, pool: Pool, device: torch.device) -> Iterator[Tensor]:
     """Yield batches of training images without augmentation, cropped as when deployed."""
     spec, n = context.spec, len(pool.images)
-    size, edge = min(256, n), (spec.resize - spec.height) // 2
-    inside = slice(edge, edge + spec.height)
+    size = min(256, n)
     order = np.random.Generator(np.random.PCG64([context.recipe.seed, 1])).permutation(n)
     batches = range(0, n - size + 1, size)[: context.recipe.pretrain.recalibrate_batches]
     for start in batches:
-        images = pool.images[np.sort(order[start : start + size])][:, inside, inside]
+        images = as_deployed(pool.images[np.sort(order[start : start + size])], spec)
         yield torch.from_numpy(to_model_input(images, spec)).to(device)

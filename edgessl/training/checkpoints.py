@@ -58,10 +58,34 @@ def read_facts(folder: Path) -> tuple[int, dict[str, Any]] | None:
     """Return the steps done and the facts of a saved state; None if there is none."""
     if not (folder / "state.json").is_file():
         return None
-    body = files.read_json(folder / "state.json", "training-state")
-    if not (folder / Path(str(body["file"])).name).is_file():
+    body = _body(folder)
+    if not (folder / body["file"]).is_file():
         return None  # a kill while the state was being discarded
-    return int(body["step"]), dict(body["facts"])
+    return body["step"], body["facts"]
+
+
+def _body(folder: Path) -> dict[str, Any]:
+    """Read ``state.json``.
+
+    Raises:
+        FileInvalid: It is no such document, or lacks or garbles a value.
+    """
+    path = folder / "state.json"
+    body = files.read_json(path, "training-state")
+    try:
+        return {
+            "step": int(body["step"]),
+            "file": Path(str(body["file"])).name,
+            "sha256": str(body["sha256"]),
+            "optimizer": {int(k): dict(v) for k, v in body["optimizer"].items()},
+            "facts": dict(body["facts"]),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileInvalid(f"{path} lacks or garbles a value: {error}", hint=_anew(folder)) from None
+
+
+def _anew(folder: Path) -> str:
+    return f"remove {folder} and resume: this training then starts from its first step"
 
 
 def discard(folder: Path) -> None:
@@ -76,19 +100,15 @@ def load_state(folder: Path, module: nn.Module, optimizer: Optimizer) -> None:
     Raises:
         FileInvalid: The state is truncated, altered, or of another network.
     """
-    body = files.read_json(folder / "state.json", "training-state")
-    path = folder / Path(str(body["file"])).name
+    body = _body(folder)
+    path = folder / body["file"]
+    if path.is_file() and files.sha256_file(path) != body["sha256"]:
+        raise FileInvalid(f"{path} was changed or cut after it was saved", hint=_anew(folder))
     tensors = read_tensors(path)
-    if files.sha256_file(path) != body["sha256"]:
-        raise FileInvalid(
-            f"{path} was changed after it was saved", hint="start again without --resume"
-        )
     state = {k.removeprefix("module."): t for k, t in tensors.items() if k.startswith("module.")}
     load_strictly(module, state, path)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    loaded: dict[int, dict[str, Any]] = {
-        int(index): dict(values) for index, values in body["optimizer"].items()
-    }
+    loaded: dict[int, dict[str, Any]] = body["optimizer"]
     for key, tensor in tensors.items():
         kind, _, rest = key.partition(".")
         if kind != "optimizer":

@@ -7,101 +7,231 @@ was killed and resumed takes the same steps as one that was not (same machine, s
 from __future__ import annotations
 
 import copy
-import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from edgessl.core import files
-from edgessl.core.console import Reporter
-from edgessl.core.errors import DataInvalid, Diverged, FileInvalid, Interrupted
+from edgessl.core.console import Bar, Reporter
+from edgessl.core.errors import Collapsed, Diverged, FileInvalid, Interrupted, out_of_memory
 from edgessl.training import checkpoints, optimizers
+from edgessl.training.plan import Plan, check_plan
+from edgessl.training.record import Clock, Record, check_finite
+from edgessl.training.stopping import stop_requested
+
+__all__ = ["Job", "LossFunction", "Plan", "Watch", "check_plan", "fit_to_budget", "train"]
 
 # (module, item indices, epoch) to named scalar terms; ``total`` is differentiated
 LossFunction = Callable[[nn.Module, NDArray[np.int64], int], dict[str, Tensor]]
 
-
 # a long run also saves, logs and warms the machine up: it is slower than its first steps
 MARGIN = 1.1
+# more measurements than these tell no more, and would cost a short training its time
+MOST_MEASUREMENTS = 20
+
+
+class Look(Protocol):
+    """Measures what trains; must leave weights, buffers and random generators alone."""
+
+    def __call__(self, *, warm: bool) -> dict[str, Any]:
+        """Return JSON values for a line of ``monitor.jsonl``; ``alarm`` is a text or None.
+
+        Args:
+            warm: Whether the learning rate has passed its warm-up: no alarm before.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How long and how fast; fixed before the first step and kept when resuming.
+class Watch:
+    """Measurements while training: before the first step, then between epochs, and at the end.
 
     Attributes:
-        items: Images in the training set.
-        batch: Images per step.
-        epochs: Passes over the items.
-        learning_rate: At the peak, after linear warm-up; cosine to zero follows.
-        warmup: Share of all steps spent warming up, in [0, 1).
-        drop_last: Leave out the last, smaller batch of an epoch; otherwise an epoch is split
-            into batches of nearly equal size.
-        seed: Order of the items.
+        look: Makes one.
+        every_epochs: Epochs between two; more when they would become over 20.
+        collapse: What an alarm does.
     """
 
-    items: int
-    batch: int
-    epochs: int
-    learning_rate: float
-    optimizer: optimizers.Name = "adamw"
-    weight_decay: float = 1e-4
-    warmup: float = 0.05
-    drop_last: bool = True
-    seed: int = 0
+    look: Look
+    every_epochs: int = 1
+    collapse: Literal["stop", "warn", "off"] = "stop"
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches of one epoch."""
-        if self.drop_last:
-            return self.items // self.batch
-        # BatchNorm cannot train on a single image: no part may be that small
-        return max(1, min(math.ceil(self.items / self.batch), self.items // 2))
-
-    @property
-    def steps(self) -> int:
-        """Batches of the whole run."""
-        return self.steps_per_epoch * self.epochs
-
-    def lr(self, step: int) -> float:
-        """Learning rate of step ``step`` (from 0)."""
-        warm = max(1, round(self.warmup * self.steps)) if self.warmup else 0
-        if step < warm:
-            return self.learning_rate * (step + 1) / warm
-        progress = (step - warm) / max(1, self.steps - warm)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-    def batch_indices(self, step: int) -> NDArray[np.int64]:
-        """Items of step ``step``, in a fresh order every epoch."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(self.items)
-        if self.drop_last:
-            return order[position * self.batch : (position + 1) * self.batch]
-        return np.array_split(order, self.steps_per_epoch)[position]
+    def is_due(self, done: int, plan: Plan) -> bool:
+        """Whether to measure after ``done`` steps."""
+        epochs, into = divmod(done, plan.steps_per_epoch)
+        every = max(self.every_epochs, math.ceil(plan.epochs / MOST_MEASUREMENTS))
+        return done == plan.steps or (into == 0 and epochs % every == 0)
 
 
-def check_plan(plan: Plan) -> None:
-    """Refuse a plan without a single step.
+@dataclass(slots=True)
+class Job:
+    """One training run.
+
+    Attributes:
+        module: Trains as a whole, in place.
+        loss: Makes the named terms of one step.
+        plan: Wanted plan; a saved state brings its own.
+        label: Shown beside the progress bar.
+        folder: Stage folder for ``last/``, ``metrics.jsonl`` and ``monitor.jsonl``; None trains
+            without saving.
+        identity: What must be equal to resume a saved state (recipe, data hashes).
+        max_seconds: Time budget; see :func:`fit_to_budget`.
+        save_every_s: Seconds between saved states.
+        log_every: Steps between lines of ``metrics.jsonl``.
+        after_step: Called after every optimiser step with the number of steps done.
+        watch: Measurements between epochs, if any.
+    """
+
+    module: nn.Module
+    loss: LossFunction
+    plan: Plan
+    label: str
+    folder: Path | None = None
+    identity: dict[str, Any] = field(default_factory=dict)
+    max_seconds: float | None = None
+    save_every_s: float = 20.0
+    log_every: int = 10
+    after_step: Callable[[int], None] | None = None
+    watch: Watch | None = None
+
+
+def train(job: Job, reporter: Reporter) -> Plan:
+    """Train ``job.module`` and return the plan that was followed.
 
     Raises:
-        DataInvalid: Fewer items than a batch (with ``drop_last``), or no items.
+        DataInvalid: Fewer images than a batch.
+        FileInvalid: A saved state belongs to another recipe or other data, or is damaged.
+        Interrupted: SIGINT or SIGTERM came; the state was saved.
+        Diverged: The loss, a gradient or a weight is no longer finite; the last good state is
+            kept.
+        Collapsed: ``job.watch`` raised its alarm; the state was saved.
+        DiskFull, OutOfMemory: The last saved state is kept.
     """
-    if plan.steps_per_epoch < 1 or plan.items < 2:
-        raise DataInvalid(
-            f"{plan.items} training images are fewer than one batch of {plan.batch}",
-            hint="give more images or a smaller batch",
-        )
+    check_plan(job.plan)
+    try:
+        return _train(job, reporter)
+    except (MemoryError, RuntimeError) as error:
+        explained = out_of_memory(error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _train(job: Job, reporter: Reporter) -> Plan:
+    job.module.train()
+    plan, saved = _plan_or_resume(job, reporter)
+    done = saved or 0
+    optimizer = _optimizer(job.module, plan)
+    record = Record(
+        job.folder, job.identity, plan, job.module, optimizer,
+        save_every_s=job.save_every_s, log_every=job.log_every,
+    )  # fmt: skip
+    record.forget_after(-1 if saved is None else done)
+    if saved is not None:
+        checkpoints.load_state(record.last, job.module, optimizer)
+        reporter.say(f"{job.label}: resuming after step {done} of {plan.steps}")
+    else:
+        _look(job, record, reporter, 0)
+        record.save(0)
+    with stop_requested() as stop, reporter.bar(job.label, plan.steps, done=done) as bar:
+        clock = Clock(done)
+        while done < plan.steps:
+            _one_step(job, plan, optimizer, done, record, clock, bar)
+            done += 1
+            if job.watch is not None and job.watch.is_due(done, plan):
+                _look(job, record, reporter, done)
+            if stop.is_set():
+                record.save(done)
+                raise Interrupted(
+                    f"{job.label} stopped after step {done} of {plan.steps}; the state is saved",
+                    hint="call the same command with --resume to go on",
+                )
+            record.save_if_due(done)
+    check_finite(job.module, done)
+    record.save(done)
+    return plan
+
+
+def _one_step(
+    job: Job,
+    plan: Plan,
+    optimizer: Optimizer,
+    done: int,
+    record: Record,
+    clock: Clock,
+    bar: Bar,
+) -> None:
+    """Take step ``done`` (from 0), unless it would do harm."""
+    indices, epoch = plan.batch_indices(done), done // plan.steps_per_epoch
+    for group in optimizer.param_groups:
+        group["lr"] = plan.lr(done)
+    terms = job.loss(job.module, indices, epoch)
+    values = {name: float(term.detach()) for name, term in terms.items()}
+    seen = {"the loss": values["total"]}
+    if math.isfinite(values["total"]):
+        backward(optimizer, terms)
+        seen["the norm of the gradients"] = gradient_norm(optimizer)
+    for what, value in seen.items():
+        if not math.isfinite(value):
+            raise Diverged(
+                f"{job.label}: {what} became {value} at step {done}, learning rate "
+                f"{plan.learning_rate:g}",
+                hint="start a new run with a lower learning rate",
+            )
+    optimizer.step()
+    if job.after_step is not None:
+        job.after_step(done + 1)
+    speed = clock.speed(done + 1, len(indices))
+    bar.update(done + 1, f"loss {values['total']:.4g}  {speed:.0f} images/s")
+    record.log(done + 1, epoch, values, speed, clock.seconds)
+
+
+def _look(job: Job, record: Record, reporter: Reporter, done: int) -> None:
+    """Measure, write it down, and act on an alarm."""
+    if job.watch is None:
+        return
+    plan = record.plan
+    place = {"step": done, "epoch": done // plan.steps_per_epoch}
+    row = place | job.watch.look(warm=done > plan.warmup * plan.steps)
+    record.monitor(row)
+    if row["alarm"] is None or job.watch.collapse == "off":
+        return
+    if job.watch.collapse == "warn":
+        reporter.warn(f"{job.label}: {row['alarm']}")
+        return
+    record.save(done)
+    raise Collapsed(
+        f"{job.label} stopped after epoch {place['epoch']} of {plan.epochs}: {row['alarm']}",
+        hint="start a new run with a lower learning rate or gentler crops, and look for duplicate "
+        "images; or go on with --resume --set pretrain.monitor.collapse=warn",
+    )
+
+
+def _optimizer(module: nn.Module, plan: Plan, lr: float | None = None) -> Optimizer:
+    return optimizers.make_optimizer(
+        module, plan.optimizer, lr=plan.learning_rate if lr is None else lr,
+        weight_decay=plan.weight_decay, lars=plan.lars,
+    )  # fmt: skip
+
+
+def backward(optimizer: Optimizer, terms: Mapping[str, Tensor]) -> None:
+    """Put the gradients of ``total`` in place of those of the step before."""
+    optimizer.zero_grad(set_to_none=True)
+    terms["total"].backward()
+
+
+def gradient_norm(optimizer: Optimizer) -> float:
+    """Return the Euclidean norm of all gradients."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 def fit_to_budget(
@@ -115,101 +245,30 @@ def fit_to_budget(
     if max_seconds is None:
         return plan, 0.0
     trial = copy.deepcopy(module)
-    optimizer = optimizers.make_optimizer(trial, plan.optimizer, lr=1e-6, weight_decay=0.0)
+    optimizer = _optimizer(trial, plan, lr=1e-6)
     took: list[float] = []
     for step in range(min(8, plan.steps)):
         start = time.perf_counter()
-        _step(optimizer, loss(trial, plan.batch_indices(step), 0))
+        backward(optimizer, loss(trial, plan.batch_indices(step), 0))
+        gradient_norm(optimizer)
+        optimizer.step()
         took.append(time.perf_counter() - start)
     seconds = MARGIN * float(np.median(took[2:] or took))
-    if seconds * plan.steps <= max_seconds:
-        return plan, seconds
-    fitting = int(max_seconds / (seconds * plan.steps_per_epoch))
-    return replace(plan, epochs=max(1, min(plan.epochs, fitting))), seconds
+    return cut(plan, seconds, max_seconds), seconds
 
 
-@dataclass(slots=True)
-class Job:
-    """One training run.
+def cut(plan: Plan, step_s: float, max_seconds: float | None) -> Plan:
+    """Return the plan with as many epochs as fit into ``max_seconds``, at least one.
 
-    Attributes:
-        module: Trains as a whole, in place.
-        loss: Makes the named terms of one step.
-        plan: Wanted plan; a saved state brings its own.
-        label: Shown beside the progress bar.
-        folder: Stage folder for ``last/`` and ``metrics.jsonl``; None trains without saving.
-        identity: What must be equal to resume a saved state (recipe, data hashes).
-        max_seconds: Time budget; see :func:`fit_to_budget`.
-        save_every_s: Seconds between saved states.
-        log_every: Steps between lines of ``metrics.jsonl``.
-        after_step: Called after every optimiser step with the number of steps done.
+    Args:
+        plan: Wanted.
+        step_s: Seconds per step.
+        max_seconds: Budget; None for no limit.
     """
-
-    module: nn.Module
-    loss: LossFunction
-    plan: Plan
-    label: str
-    folder: Path | None = None
-    identity: dict[str, Any] = field(default_factory=dict)
-    max_seconds: float | None = None
-    save_every_s: float = 20.0
-    log_every: int = 10
-    after_step: Callable[[int], None] | None = None
-
-
-def train(job: Job, reporter: Reporter) -> Plan:
-    """Train ``job.module`` and return the plan that was followed.
-
-    Raises:
-        DataInvalid: Fewer images than a batch.
-        FileInvalid: A saved state belongs to another recipe or other data, or is damaged.
-        Interrupted: SIGINT or SIGTERM came; the state was saved.
-        Diverged: The loss is no longer finite.
-    """
-    check_plan(job.plan)
-    job.module.train()
-    plan, saved = _plan_or_resume(job, reporter)
-    done = saved or 0
-    optimizer = optimizers.make_optimizer(
-        job.module, plan.optimizer, lr=plan.learning_rate, weight_decay=plan.weight_decay
-    )
-    record = _Record(job, plan, optimizer)
-    if saved is not None:
-        checkpoints.load_state(record.last, job.module, optimizer)
-        reporter.say(f"{job.label}: resuming after step {done} of {plan.steps}")
-    else:
-        record.save(0)
-    record.forget_after(done)
-    with _stop_requested() as stop, reporter.bar(job.label, plan.steps, done=done) as bar:
-        clock = _Clock(done)
-        while done < plan.steps:
-            indices, epoch = plan.batch_indices(done), done // plan.steps_per_epoch
-            for group in optimizer.param_groups:
-                group["lr"] = plan.lr(done)
-            terms = job.loss(job.module, indices, epoch)
-            values = {name: float(term.detach()) for name, term in terms.items()}
-            if not math.isfinite(values["total"]):
-                raise Diverged(
-                    f"{job.label}: the loss became {values['total']} at step {done}, learning "
-                    f"rate {plan.learning_rate:g}",
-                    hint="start a new run with a lower learning rate",
-                )
-            _step(optimizer, terms)
-            done += 1
-            if job.after_step is not None:
-                job.after_step(done)
-            speed = clock.speed(done, len(indices))
-            bar.update(done, f"loss {values['total']:.4g}  {speed:.0f} images/s")
-            record.log(done, epoch, values, speed, clock.seconds)
-            if stop.is_set():
-                record.save(done)
-                raise Interrupted(
-                    f"{job.label} stopped after step {done} of {plan.steps}; the state is saved",
-                    hint="call the same command with --resume to go on",
-                )
-            record.save_if_due(done)
-    record.save(done)
-    return plan
+    if max_seconds is None or step_s * plan.steps <= max_seconds:
+        return plan
+    fitting = int(max_seconds / (step_s * plan.steps_per_epoch))
+    return replace(plan, epochs=max(1, min(plan.epochs, fitting)))
 
 
 def _plan_or_resume(job: Job, reporter: Reporter) -> tuple[Plan, int | None]:
@@ -228,7 +287,7 @@ def _plan_or_resume(job: Job, reporter: Reporter) -> tuple[Plan, int | None]:
                 f"resuming with {torch.get_num_threads()} threads a run started with "
                 f"{facts['threads']}: weights may differ in the last bits"
             )
-        return Plan(**facts["plan"]), done
+        return Plan.from_dict(facts["plan"]), done
     plan, seconds = fit_to_budget(job.plan, job.module, job.loss, job.max_seconds)
     if plan.epochs < job.plan.epochs:
         reporter.warn(
@@ -239,89 +298,6 @@ def _plan_or_resume(job: Job, reporter: Reporter) -> tuple[Plan, int | None]:
     return plan, None
 
 
-class _Record:
-    """Saved states and metrics of one run; does nothing without a folder."""
-
-    def __init__(self, job: Job, plan: Plan, optimizer: torch.optim.Optimizer) -> None:
-        self.job, self.plan, self.optimizer = job, plan, optimizer
-        self.last = (job.folder or Path()) / "last"
-        self.metrics = job.folder / "metrics.jsonl" if job.folder else None
-        self._saved = time.monotonic()
-
-    def save(self, done: int) -> None:
-        if self.metrics is None:
-            return
-        facts = {
-            "identity": self.job.identity,
-            "plan": asdict(self.plan),
-            "threads": torch.get_num_threads(),
-        }
-        checkpoints.save_state(self.last, done, self.job.module, self.optimizer, facts)
-        self._saved = time.monotonic()
-
-    def save_if_due(self, done: int) -> None:
-        if time.monotonic() - self._saved >= self.job.save_every_s:
-            self.save(done)
-
-    def log(
-        self, done: int, epoch: int, values: dict[str, float], speed: float, seconds: float
-    ) -> None:
-        if self.metrics is None or (done % self.job.log_every and done != self.plan.steps):
-            return
-        row = {
-            "step": done, "epoch": epoch, "loss": values, "lr": self.plan.lr(done - 1),
-            "images_per_s": round(speed, 1), "seconds": round(seconds, 3),
-        }  # fmt: skip
-        files.append_jsonl(self.metrics, [row])
-
-    def forget_after(self, step: int) -> None:
-        """Drop metrics of steps that a kill undid, and a torn last line."""
-        if self.metrics is None or not self.metrics.exists():
-            return
-        kept = [row for row in files.read_jsonl(self.metrics) if row.get("step", 0) <= step]
-        files.write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
-
-
-class _Clock:
-    def __init__(self, done: int) -> None:
-        self._first, self._start = done, time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._start
-
-    def speed(self, done: int, batch: int) -> float:
-        return (done - self._first) * batch / max(self.seconds, 1e-9)
-
-
-def _step(optimizer: torch.optim.Optimizer, terms: dict[str, Tensor]) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    terms["total"].backward()
-    optimizer.step()
-
-
 def _difference(saved: dict[str, Any], now: dict[str, Any]) -> str:
     keys = [k for k in sorted({*saved, *now}) if saved.get(k) != now.get(k)]
     return ", ".join(f"{k} was {saved.get(k)!r}, is {now.get(k)!r}" for k in keys[:3])
-
-
-@contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into a flag; a second one acts as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(number: int, _frame: object) -> None:
-        stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
