@@ -74,7 +74,8 @@ class Sliced(nn.Module):
         bn: Norms = "switch",
     ) -> None:
         super().__init__()
-        self.host, self.bn = host, bn
+        self.host = host
+        self.bn: Norms = bn
         # In a dict of plain objects: a meta module as a submodule would break .to() and state_dict.
         self.slims = {label: Slim(module, plan, bn) for label, (module, plan) in slims.items()}
         self.norms = nn.ModuleDict({_as_key(n): slim.norms for n, slim in self.slims.items()})
