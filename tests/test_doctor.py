@@ -164,6 +164,8 @@ def test_runs_are_listed_whatever_state_they_are_in(tmp_path, monkeypatch):
     best = found["c"]["best"]
     assert (best["variant"], best["value"], best["stage"]) == ("sacl-xd", 0.7, "finetune")
     assert found["c"]["bytes"] == sum(p.stat().st_size for p in Path("runs/c").rglob("*"))
+    held = RunFolder.create(Path("runs/a"), "a", resume=True)
+    assert api_light.runs(held.path).result["runs"][0]["status"] == "running"
     assert "not readable JSON" in found["d"]["problem"]
     text = edgessl("runs", cwd=tmp_path)[0]
     assert re.search(r"c +2026-01-03 .*top1 70.0 % \[60.0, 80.0\] finetune: 1x sacl-xd", text)
@@ -182,7 +184,8 @@ def test_the_worst_verdict_stands_for_a_run(tmp_path, monkeypatch):
         files.write_json(
             path / f"bench/cpu/{name}/result.json", "bench-result", body | {"verdicts": [verdict]}
         )
-    assert api_light.runs().result["runs"][0]["verdict"] == "TOO_SHORT"
+    (found,) = api_light.runs().result["runs"]
+    assert (found["verdict"], found["status"]) == ("TOO_SHORT", "done")
     (path / "bench/cpu/x/result.json").write_text("{}")
     assert api_light.runs().result["runs"][0]["verdict"] == "damaged"
 

@@ -21,15 +21,27 @@ def write(text: str) -> None:
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, right: str = "") -> str:
     """Return columns, aligned; ``right`` holds the column numbers that are set right."""
     lines = [[*map(str, line)] for line in (head, *rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    widths = [max(columns(line[i]) for line in lines) for i in range(len(head))]
     shown = []
     for line in lines:
         cells = [
-            f"{cell:>{w}}" if str(i) in right else f"{cell:<{w}}"
+            " " * (w - columns(cell)) + cell if str(i) in right else padded(cell, w)
             for i, (cell, w) in enumerate(zip(line, widths, strict=True))
         ]
         shown.append("  ".join(cells).rstrip())
     return "\n".join(shown) + "\n"
+
+
+def columns(text: str) -> int:
+    """Return the columns that a terminal needs for a text; wide characters take two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def padded(text: str, width: int) -> str:
+    """Return a text filled up to a number of columns."""
+    return text + " " * (width - columns(text))
 
 
 def size(n: float) -> str:
@@ -73,14 +85,15 @@ def predictions(result: Mapping[str, Any]) -> str:
     if len(entries) >= ONE_LINE_FROM:
         rows = [(name(e["path"]), name(e["predicted"]), _percent(e["score"])) for e in entries]
         return table(("picture", "class", "probability"), rows, right="2") + _counts(entries)
-    longest = max(len(name(best["label"])) for e in entries for best in e["top"])
+    longest = max(columns(name(best["label"])) for e in entries for best in e["top"])
     room = max(10, min(50, shutil.get_terminal_size().columns - longest - 14))
     blocks = []
     for entry in entries:
         lines = [name(entry["path"])]
         for best in entry["top"]:
             label, score = name(best["label"]), best["score"]
-            lines.append(f"  {label:<{longest}}  {_percent(score)}  {bar(score, room)}".rstrip())
+            line = f"  {padded(label, longest)}  {_percent(score)}  {bar(score, room)}"
+            lines.append(line.rstrip())
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
 
@@ -114,7 +127,10 @@ def runs(result: Mapping[str, Any], verbose: bool = False) -> str:
 def _stages(run: Mapping[str, Any], verbose: bool) -> str:
     """Return the stages that ended well, and those that did not by name."""
     if verbose:
-        return ", ".join(f"{stage} {status}" for stage, status in run["stages"].items())
+        return ", ".join(
+            stage if status == "done" else f"{stage} {status}"
+            for stage, status in run["stages"].items()
+        )
     bad = [f"{stage} {status}" for stage, status in run["stages"].items() if status != "done"]
     done = list(run["stages"].values()).count("done")
     last = next((s for s, status in reversed(run["stages"].items()) if status == "done"), "")

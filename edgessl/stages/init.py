@@ -110,7 +110,7 @@ def recipe_text(seen: Seen, asked: Asked, *, absolute: bool = False) -> str:
     lines = [
         "# Written by edgessl init from a quick look at the images. Change what you like:",
         "# edgessl schema recipe lists all keys; lines with a key behind a # are off.",
-        f"name: {_run_name(seen)}",
+        f"name: {_yaml(_run_name(seen))}",
         "seed: 0",
     ]
     sections = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from edgessl.core import files
 from edgessl.core.errors import EdgeSSLError, FileInvalid
 from edgessl.core.ledger import Ledger, LedgerRow
+from edgessl.core.locks import FILE as LOCK
 from edgessl.core.measurement import VERDICT_ORDER, BenchResult
 from edgessl.core.runs import FILE, ROOT, STAGES
 
@@ -19,6 +21,7 @@ FIGURES = (
     ("export", "top1"), ("extract", "top1"), ("finetune", "top1"), ("evaluate", "linear_top1"),
     ("evaluate", "knn_top1"),
 )  # fmt: skip
+RESULTS = "bench/*/*/result.json"
 
 
 def runs_in(folder: Path | None = None) -> list[dict[str, Any]]:
@@ -29,7 +32,8 @@ def runs_in(folder: Path | None = None) -> list[dict[str, Any]]:
 
     Returns:
         Per run: ``name``, ``path``, ``command``, ``started`` (UTC), ``status`` (``done``,
-        ``unfinished``, ``failed``, ``interrupted``, ``damaged``), ``stages`` (name to status),
+        ``running``, ``unfinished``, ``failed``, ``interrupted``, ``damaged``), ``stages`` (name
+        to status),
         ``best`` (a figure with its interval), ``verdict`` (the worst of its benches), ``bytes``
         and ``problem``.
 
@@ -65,7 +69,7 @@ def _described(folder: Path) -> dict[str, Any]:
         "path": str(folder),
         "command": _command(facts)[0],
         "started": str(facts.get("started", "")),
-        "status": "damaged" if problems else _status(facts, stages),
+        "status": "damaged" if problems else _status(folder, facts, stages),
         "stages": stages,
         "best": _best(rows),
         "verdict": _verdict(folder),
@@ -74,8 +78,10 @@ def _described(folder: Path) -> dict[str, Any]:
     }
 
 
-def _status(facts: Mapping[str, Any], stages: Mapping[str, str]) -> str:
+def _status(folder: Path, facts: Mapping[str, Any], stages: Mapping[str, str]) -> str:
     """Return what the run came to; a stage that never ended leaves no entry behind."""
+    if _is_locked(folder):
+        return "running"
     for bad in ("interrupted", "failed"):
         if bad in stages.values():
             return bad
@@ -83,9 +89,27 @@ def _status(facts: Mapping[str, Any], stages: Mapping[str, str]) -> str:
     last = "report" if command == "run" else command
     if "--until" in words[:-1]:
         last = words[words.index("--until") + 1]
+    if last == "bench":  # its results speak for themselves
+        return "done" if any(folder.glob(RESULTS)) else "unfinished"
     # without a command line the run was started from Python: all that is known is what it did
     ended = any(stage.split()[0] == last for stage in stages) if last else bool(stages)
     return "done" if ended else "unfinished"
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether a process works in the folder now; False where that cannot be known."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        with (folder / LOCK).open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _command(facts: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -115,7 +139,7 @@ def _best(rows: Sequence[LedgerRow]) -> dict[str, Any] | None:
 def _verdict(folder: Path) -> str | None:
     """Return the worst verdict of all benches; None where there is none that can be read."""
     verdicts = []
-    for path in folder.glob("bench/*/*/result.json"):
+    for path in folder.glob(RESULTS):
         try:
             verdicts.append(BenchResult.model_validate(files.read_json(path, "bench-result")))
         except (EdgeSSLError, ValidationError):
