@@ -1,36 +1,26 @@
-"""The accuracy ledger as it is shown: points, whether pretraining paid, the waterfall."""
+"""The accuracy figures of training: draws gathered into points with their intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from edgessl.core.ledger import LedgerRow
 from edgessl.core.statistics import student_t_interval
-from edgessl.report.formats import budget, points, points_range
+from edgessl.report.tolerant import width_number
+from edgessl.report.variants import BALANCED, CHAIN, PROTOCOLS, full_name, order
 
-CHAIN = ("extract", "export", "bench")  # stages that only carry a trained net along
-BASELINES = {
-    "pixels": "Raw pixels",
-    "scratch": "From scratch",
-    "imagenet": "ImageNet weights",
-}
-NAMES = {
-    "sacl-xd": "SACL+XD", "xd": "XD", "barlow": "Barlow Twins", "moco-v2": "MoCo v2",
-    "seed": "SEED", "vicreg": "VICReg", "onnx": "ONNX", "openvino": "OpenVINO",
-    "tflite": "TFLite", "pytorch": "PyTorch",
-}  # fmt: skip
-PIXELS = {"knn_top1": "kNN", "linear_top1": "logistic regression", "top1": "logistic regression"}
-PROTOCOLS = {"linear_top1": "linear probe", "knn_top1": "kNN", "top1": "fine-tuned"}
+MANY = 10**9  # all labels sort behind every number of labels
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
     """One accuracy with its interval and the single draws behind it; proportions."""
 
-    label: str
-    shape: str
+    variant: str
+    metric: str
+    width: str
     labels_per_class: int | None
     split: str
     value: float
@@ -38,132 +28,93 @@ class Point:
     high: float | None
     n: int
     interval: str
-    draws: tuple[float, ...]
+    draws: Mapping[int, float]
     note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """Whether pretraining paid at one label budget; differences are proportions."""
-
-    variant: str
-    labels_per_class: int | None
-    answer: str  # paid, did not pay or cannot tell
-    delta: float
-    low: float | None
-    high: float | None
-    draws: int
+    id: str
+    compared_with: str | None = None
+    delta: tuple[float | None, float | None, float | None] = (None, None, None)
+    balanced: float | None = None
 
     @property
-    def sentence(self) -> str:
-        """The judgement in plain language, with figures."""
-        name = NAMES.get(self.variant, self.variant)
-        reach = points_range(self.low, self.high)
-        more = "above" if self.delta >= 0 else "below"
-        found = (
-            f"with {budget(self.labels_per_class)}, {name} and fine-tuning ends "
-            f"{points(abs(self.delta)).lstrip('+')} points {more} the same net trained from scratch"
-        )
-        if self.draws < 2:
-            return (
-                f"Cannot tell with one draw: {found}, but one draw of labels and seed says "
-                "nothing about the next. Train more draws to know."
-            )
-        proof = f"(95% interval {reach}, paired over {self.draws} draws)"
-        if self.answer == "paid":
-            return f"Pretraining paid here: {found} {proof}."
-        if self.answer == "did not pay":
-            return f"Pretraining did not pay here: {found} {proof}."
-        return f"Cannot tell with these draws: {found} {proof}; the interval includes zero."
+    def label(self) -> str:
+        """The variant and how it was measured."""
+        return full_name(self.variant, self.metric)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the features were frozen: a probe, not a fine-tuned net."""
+        return self.metric != "top1"
 
 
 def accuracy_points(rows: Iterable[LedgerRow]) -> list[Point]:
-    """Gather the rows that are not of the carrying stages into points, baselines first.
+    """Gather the rows that are not of the carrying stages into points, rivals first.
 
     Rows that differ in nothing but draw and seed belong together. A row without a draw is their
     summary; where none was written, the mean and its Student t interval are computed here.
     """
-    wanted = [r for r in rows if r.stage not in CHAIN and r.metric in PROTOCOLS]
-    widths = {r.width for r in wanted if r.variant != "pixels"}
-    groups: dict[tuple[object, ...], list[LedgerRow]] = {}
-    for row in wanted:
-        key = (row.variant, row.metric, row.labels_per_class, row.width, row.split, row.stage)
-        groups.setdefault(key, []).append(row)
+    wanted = [r for r in rows if r.stage not in CHAIN]
+    balanced = _groups(r for r in wanted if r.metric in BALANCED)
     found = []
-    for group in groups.values():
+    for key, group in _groups(r for r in wanted if r.metric in PROTOCOLS).items():
+        means = _summaries(balanced.get(key, []))
         draws = [r for r in group if r.draw is not None]
-        summaries = [r for r in group if r.draw is None] or [_summary(draws)]
-        found += [_point(row, draws, len(widths) > 1) for row in summaries]
-    order = {"diamond": 0, "square": 1, "ring": 2, "round": 3}
+        mean = means[0].value if means else None
+        found += [_point(row, draws, mean) for row in _summaries(group)]
     return sorted(
-        found, key=lambda p: (p.labels_per_class or 10**9, p.split, order[p.shape], p.label)
+        found,
+        key=lambda p: (p.labels_per_class or MANY, p.split, order(p.variant), p.metric, p.width),
     )
 
 
-def judge_pretraining(rows: Sequence[LedgerRow]) -> list[Judgement]:
-    """Compare every pretrained variant with scratch at each label budget, paired by draw."""
-    tuned = [
-        r
-        for r in rows
-        if r.stage not in CHAIN and r.metric == "top1" and r.target in (None, "pytorch")
-    ]
-    judgements = []
-    variants = dict.fromkeys(r.variant for r in tuned if r.variant not in BASELINES)
-    for variant in variants:
-        theirs = [r for r in tuned if r.variant == variant]
-        settings = dict.fromkeys((r.labels_per_class, r.width, r.split) for r in theirs)
-        if any(split == "test" for _, _, split in settings):
-            settings = {key: None for key in settings if key[2] == "test"}
-        for key in settings:
-            mine = [r for r in theirs if (r.labels_per_class, r.width, r.split) == key]
-            other = [
-                r
-                for r in tuned
-                if r.variant == "scratch" and (r.labels_per_class, r.width, r.split) == key
-            ]
-            if mine and other:
-                judgements.append(_judge(variant, key[0], mine, other))
-    return sorted(judgements, key=lambda j: (j.labels_per_class or 10**9, j.variant))
+def widths_of(points: Iterable[Point]) -> list[str]:
+    """Return the widths of nets among the points, the widest first; [""] where none is named."""
+    named = {p.width for p in points if p.width}
+    return sorted(named, key=lambda text: (-width_number(text), text)) or [""]
 
 
-def _summary(draws: Sequence[LedgerRow]) -> LedgerRow:
-    if len(draws) == 1:
-        return draws[0]
-    values = [row.value for row in draws]
-    low, high = _t_interval(values, 0.0)
-    return draws[0].model_copy(
-        update={
-            "value": fmean(values),
-            "ci_low": low,
-            "ci_high": high,
-            "interval": f"t over {len(values)} draws",
-            "note": None,
-        }
-    )
-
-
-def _t_interval(values: Sequence[float], least: float) -> tuple[float | None, float | None]:
+def mean_interval(values: Sequence[float], least: float) -> tuple[float | None, float | None]:
     """Return the t interval of the mean, cut to what a proportion or a difference can be."""
     low, high = student_t_interval(values) or (None, None)
     return None if low is None else max(least, low), None if high is None else min(1.0, high)
 
 
-def _point(row: LedgerRow, draws: Sequence[LedgerRow], name_width: bool) -> Point:
-    if row.ci_low is None and len(draws) == 1:
-        row = draws[0]  # a summary of one draw knows less than the draw itself
-    name = BASELINES.get(row.variant) or NAMES.get(row.variant, row.variant)
-    if row.variant == "pixels":
-        shape, name = "diamond", f"{name}, {PIXELS[row.metric]}"
-    elif row.variant == "scratch" and row.metric == "top1":
-        shape = "square"
-    else:
-        shape = "round" if row.metric == "top1" else "ring"
-        name = f"{name}, {PROTOCOLS[row.metric]}"
-    if name_width and row.width and shape != "diamond":
-        name = f"{name}, {row.width}"
+def _groups(rows: Iterable[LedgerRow]) -> dict[tuple[object, ...], list[LedgerRow]]:
+    groups: dict[tuple[object, ...], list[LedgerRow]] = {}
+    for row in rows:
+        metric = BALANCED.get(row.metric, row.metric)
+        key = (row.variant, metric, row.labels_per_class, row.width, row.split, row.stage)
+        groups.setdefault(key, []).append(row)
+    return groups
+
+
+def _summaries(group: Sequence[LedgerRow]) -> list[LedgerRow]:
+    draws = [row for row in group if row.draw is not None]
+    written = [row for row in group if row.draw is None]
+    if written or not draws:
+        # a summary of one draw knows less than the draw itself
+        alone = draws[0] if len(draws) == 1 else None
+        return [alone if alone and row.ci_low is None else row for row in written]
+    if len(draws) == 1:
+        return draws
+    values = [row.value for row in draws]
+    low, high = mean_interval(values, 0.0)
+    update = {
+        "value": fmean(values),
+        "ci_low": low,
+        "ci_high": high,
+        "interval": f"t over {len(values)} draws",
+        "note": None,
+        "draw": None,
+        "compared_with": None,
+    }
+    return [draws[0].model_copy(update=update)]
+
+
+def _point(row: LedgerRow, draws: Sequence[LedgerRow], balanced: float | None) -> Point:
     return Point(
-        label=name,
-        shape=shape,
+        variant=row.variant,
+        metric=row.metric,
+        width=row.width or "",
         labels_per_class=row.labels_per_class,
         split=row.split or "",
         value=row.value,
@@ -171,26 +122,10 @@ def _point(row: LedgerRow, draws: Sequence[LedgerRow], name_width: bool) -> Poin
         high=row.ci_high,
         n=row.n,
         interval=row.interval or ("" if row.ci_low is None else "kind not stated"),
-        draws=tuple(r.value for r in draws) if len(draws) > 1 else (),
+        draws={r.draw: r.value for r in draws if r.draw is not None},
         note=row.note or "",
+        id=row.id,
+        compared_with=row.compared_with,
+        delta=(row.delta, row.delta_low, row.delta_high),
+        balanced=balanced,
     )
-
-
-def _judge(
-    variant: str,
-    labels_per_class: int | None,
-    mine: Sequence[LedgerRow],
-    other: Sequence[LedgerRow],
-) -> Judgement:
-    theirs = {r.draw: r.value for r in other}
-    both = [(r.value - theirs[r.draw]) for r in mine if r.draw in theirs and r.draw is not None]
-    low = high = None
-    if len(both) >= 2:
-        low, high = _t_interval(both, -1.0)
-        delta = fmean(both)
-    else:
-        delta = both[0] if both else mine[0].value - other[0].value
-    answer = "cannot tell"
-    if low is not None and high is not None:
-        answer = "paid" if low > 0 else "did not pay" if high <= 0 else answer
-    return Judgement(variant, labels_per_class, answer, delta, low, high, max(1, len(both)))

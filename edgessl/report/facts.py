@@ -1,4 +1,4 @@
-"""Facts from splits.json, run.json and equivalence.json as texts; missing keys are fine."""
+"""Facts from run.json and equivalence.json as texts; missing keys are fine."""
 
 from __future__ import annotations
 
@@ -8,45 +8,10 @@ from typing import Any
 
 from edgessl.report import formats
 from edgessl.report.read import Run
+from edgessl.report.tolerant import mapping
 
-# heads of documents, what is shown elsewhere, and what is too long to show
-HIDDEN = ("schema", "kind", "edgessl", "pass", "passed", "splits", "skipped")
-
-
-def split_counts(run: Run) -> list[tuple[str, int]]:
-    """Return ``(images of what, how many)``: the splits, and what was pretrained on."""
-    found = []
-    for name, value in mapping(run.splits.get("splits")).items():
-        members = value.get("sha256") if isinstance(value, Mapping) else value
-        number = len(members) if isinstance(members, list) else members
-        if isinstance(number, int):
-            found.append((str(name), number))
-    measured = [row.n for row in run.rows if row.split == "test"]
-    if found and measured and "test" not in dict(found):
-        found.append(("test, a source of its own", max(measured)))
-    for artifact in run.artifacts:
-        pretrained_on = artifact.artifact.facts.get("images")
-        if artifact.artifact.artifact_kind == "encoder" and isinstance(pretrained_on, int):
-            found.append(("pretrained on, without labels", pretrained_on))
-    return found
-
-
-def class_names(run: Run) -> tuple[str, ...]:
-    """Return the class names in the order of the scores; none for an embedding model."""
-    return next((a.artifact.labels for a in run.artifacts if a.artifact.labels), ())
-
-
-def skipped_files(run: Run) -> list[tuple[str, str]] | None:
-    """Return ``(file, reason)`` for what could not be used; None where it is not recorded."""
-    body = run.splits.get("skipped")
-    if not isinstance(body, list):
-        return None
-    return [
-        (str(item.get("item", item.get("path", ""))), str(item.get("reason", "")))
-        if isinstance(item, Mapping)
-        else (str(item), "")
-        for item in body
-    ]
+# heads of documents and what is shown elsewhere
+HIDDEN = ("schema", "kind", "edgessl", "pass", "passed")
 
 
 def commands_of(run: Run) -> list[str]:
@@ -91,11 +56,6 @@ def nested_facts(document: Mapping[str, Any]) -> list[tuple[str, list[tuple[str,
         for name, value in document.items()
         if name not in HIDDEN and isinstance(value, Mapping) and value
     ]
-
-
-def mapping(value: object) -> Mapping[str, Any]:
-    """Return ``value`` if it is an object, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def moment(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What a run comes to: which file, how good, how fast, how big, and what is not known."""
+"""What a run comes to, in words: which file, how good, how fast, and what to keep in mind."""
 
 from __future__ import annotations
 
@@ -6,18 +6,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgessl.core.ledger import LedgerRow
-from edgessl.report.accuracy import (
-    CHAIN,
-    NAMES,
-    Judgement,
-    Point,
-    accuracy_points,
-    judge_pretraining,
-)
-from edgessl.report.formats import MISSING, budget, count, percent, percent_range, plural, points
-from edgessl.report.latency import BenchView, bench_views, best
-from edgessl.report.read import FoundArtifact, Run
-from edgessl.report.waterfall import Step, waterfall
+from edgessl.report.accuracy import Point
+from edgessl.report.formats import MISSING, budget, count, percent, percent_range, plural, size
+from edgessl.report.found import FoundArtifact
+from edgessl.report.judgement import Judgement, pixels_do_better
+from edgessl.report.latency import BenchView, best
+from edgessl.report.read import Run
+from edgessl.report.variants import CHAIN, WEIGHTS, is_pretrained, name
+from edgessl.report.waterfall import Step
+
+
+@dataclass(frozen=True, slots=True)
+class TopOne:
+    """The accuracy to quote, its interval, and what it was taken on."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    about: str
+    told: str  # for the sentence: what was answered right
+    measured_on: str = ""
+
+    @property
+    def text(self) -> str:
+        """The figure in percent, or that there is none."""
+        return "not measured" if self.value is None else percent(self.value)
+
+    @property
+    def interval(self) -> str:
+        """The 95% interval in percent; empty when not known."""
+        return percent_range(self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """An honest sentence that belongs beside the figures; ``care`` marks a warning."""
+
+    text: str
+    care: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,98 +56,76 @@ class Headline:
     slim_width: str
     host_width: str
     method: str
+    made: str
     imgsz: str
     artifact: FoundArtifact | None
-    top1: str
-    top1_interval: str
-    top1_about: str
+    top1: TopOne
     view: BenchView | None
     judgement: Judgement | None
-    warning: str
+    achievement: str
+    remarks: list[Remark]
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Everything derived from one run, computed once for page and card."""
-
-    run: Run
-    headline: Headline
-    points: list[Point]
-    judgements: list[Judgement]
-    steps: list[Step]
-    benches: list[BenchView]
-    unmeasured: list[str]
-
-
-def summarise(run: Run) -> Summary:
-    """Derive everything that is shown from the files of a run."""
-    points_ = accuracy_points(run.rows)
-    judgements = judge_pretraining(run.rows)
-    views = bench_views(run)
-    steps = waterfall(run)
-    headline = _headline(run, steps, views, points_, judgements)
-    missing = _unmeasured(run, views, judgements)
-    return Summary(run, headline, points_, judgements, steps, views, missing)
-
-
-def _headline(
+def headline(
     run: Run,
     steps: Sequence[Step],
     views: Sequence[BenchView],
-    points_: Sequence[Point],
+    found: Sequence[Point],
     judgements: Sequence[Judgement],
 ) -> Headline:
-    view = best(views)
-    artifact = run.artifact(view.bench.seal) if view else None
-    artifact = artifact or _last_artifact(run)
+    """Choose the file to speak of (the widest net on the soundest bench) and sum it up."""
+    view = best(views, next(iter(run.widths), ""))
+    artifact = (run.artifact(view.bench.seal) if view else None) or _last_artifact(run)
     facts = [a for a in (artifact, *reversed(run.artifacts)) if a]
 
     def fact(*names: str) -> str:
         return next((text for a in facts if (text := a.fact(*names))), "")
 
     encoder = fact("architecture") or run.setting("encoder", "name") or "encoder not recorded"
-    host, _, slim = run.setting("encoder", "width").partition("-")
+    host, _, slims = run.setting("encoder", "width").partition("-")
     host = host or next((text for a in facts if (text := a.width("host_width"))), "")
     row = _row_of(artifact, steps)
     slim = (
-        (row.width if row else None) or (artifact and artifact.width("width", "slim_width")) or slim
+        (row.width if row else None)
+        or (artifact and artifact.width("width", "slim_width"))
+        or slims.partition("-")[0]
+        or next(iter(run.widths), "")
     )
-    tuned = [r for r in run.rows if r.stage not in (*CHAIN, "pretrain")]
-    trained = [r.variant for r in tuned if r.variant not in ("pixels", "scratch")]
-    method = (row.variant if row else "") or next(iter(trained), "")
+    tuned = [r.variant for r in run.rows if r.stage not in (*CHAIN, "pretrain")]
+    trained = [variant for variant in tuned if is_pretrained(variant)]
+    method = (row.variant if row else "") or fact("variant") or next(iter(trained), "")
     method = method or run.setting("pretrain", "method") or fact("method")
+    labels = row.labels_per_class if row else _usual_budget(found)
+    top1 = _top1(row, view, found, slim or "")
+    judgement = _judgement(judgements, method, labels, slim or "")
     spec = artifact.artifact.input if artifact else None
-    title = encoder + (f" at {slim}" if slim else "")
-    top1, interval, about = _top1(row, view, points_)
-    labels = row.labels_per_class if row else None
-    judgement = next(
-        (j for j in judgements if (j.variant, j.labels_per_class) == (method, labels)),
-        judgements[-1] if judgements else None,
-    )
     return Headline(
-        title=title,
+        title=encoder + (f" at {slim}" if slim else ""),
         encoder=encoder,
         slim_width=slim or MISSING,
         host_width=host if slim != host else MISSING,
-        method=NAMES.get(method, method) or "not recorded",
+        method=name(method) or "not recorded",
+        made=_made(method),
         imgsz=f"{spec.height} x {spec.width} px" if spec else MISSING,
         artifact=artifact,
         top1=top1,
-        top1_interval=interval,
-        top1_about=about,
         view=view,
         judgement=judgement,
-        warning=_pixels_do_better(points_, labels),
+        achievement=_achievement(run, top1, view, artifact),
+        remarks=_remarks(run, found, judgement, labels, slim or ""),
     )
 
 
 def _last_artifact(run: Run) -> FoundArtifact | None:
     order = {"export": 2, "model": 1, "encoder": 0}
-    ranked = sorted(
-        run.artifacts,
-        key=lambda a: (order[a.artifact.artifact_kind], a.folder.startswith("extract")),
-    )
-    return ranked[-1] if ranked else None
+    widest = next(iter(run.widths), "")
+
+    def rank(found: FoundArtifact) -> tuple[int, bool, bool]:
+        place = found.folder
+        named = place.split("/")[-1].split("-")[0]
+        return order[found.artifact.artifact_kind], named == widest, place.startswith("extract")
+
+    return max(run.artifacts, key=rank, default=None)
 
 
 def _row_of(artifact: FoundArtifact | None, steps: Sequence[Step]) -> LedgerRow | None:
@@ -129,79 +134,117 @@ def _row_of(artifact: FoundArtifact | None, steps: Sequence[Step]) -> LedgerRow 
     return next((r for r in rows if seal and r.artifact_sha256 == seal), rows[-1] if rows else None)
 
 
+def _usual_budget(found: Sequence[Point]) -> int | None:
+    """Return the label budget of the fine-tuned nets; of all figures where there are none."""
+    budgets = [p.labels_per_class for p in found if not p.frozen]
+    budgets = budgets or [p.labels_per_class for p in found if p.metric == "linear_top1"]
+    return max(budgets, key=budgets.count, default=None)
+
+
+def _made(method: str) -> str:
+    """Say how the net was trained before its labels."""
+    if method.startswith(WEIGHTS):
+        inner = name(method.removeprefix(WEIGHTS))
+        return f"started from ImageNet weights and pretrained with {inner}"
+    plain = {"scratch": "trained from scratch", "imagenet": "fine-tuned from ImageNet weights"}
+    return plain.get(method) or (f"pretrained with {name(method)}" if method else "")
+
+
 def _top1(
-    row: LedgerRow | None, view: BenchView | None, points_: Sequence[Point]
-) -> tuple[str, str, str]:
-    """Return the accuracy to quote, its interval, and what it was taken on."""
+    row: LedgerRow | None, view: BenchView | None, found: Sequence[Point], width: str
+) -> TopOne:
     accuracy = view.bench.result.accuracy if view and not view.withheld else None
     if view and accuracy:
-        about = f"on {plural(accuracy.n, 'image')}, answered by {view.device}"
-        return percent(accuracy.top1), percent_range(accuracy.ci_low, accuracy.ci_high), about
+        on = f"answered by {view.device}"
+        about = f"on {plural(accuracy.n, 'image')}, {on}"
+        told = f"{count(accuracy.n)} test images it had never seen"
+        return TopOne(
+            accuracy.top1, accuracy.ci_low, accuracy.ci_high, accuracy.n, about, told, view.device
+        )
     if row:
-        about = f"on {count(row.n)} {row.split or ''} images, on the workstation"
-        return percent(row.value), percent_range(row.ci_low, row.ci_high), " ".join(about.split())
-    order = {"diamond": 0, "square": 1, "ring": 2, "round": 3}
-    tuned = sorted(points_, key=lambda p: (order[p.shape], p.value))
-    if tuned:
-        p = tuned[-1]
-        about = f"on {plural(p.n, 'image')}, {p.label}, on the workstation"
-        return percent(p.value), percent_range(p.low, p.high), about
-    return "not measured", "", "no accuracy in the ledger"
+        about = " ".join(f"on {count(row.n)} {row.split or ''} images, on the workstation".split())
+        told = f"{count(row.n)} test images it had never seen"
+        return TopOne(row.value, row.ci_low, row.ci_high, row.n, about, told)
+    nets = [p for p in found if p.variant != "pixels" and p.width in ("", width)]
+    if not nets:
+        return TopOne(None, None, None, 0, "no accuracy in the ledger", "")
+    p = max(nets, key=lambda p: (not p.frozen, is_pretrained(p.variant), p.value))
+    split = " over folds" if p.split == "folds" else ""
+    about = f"{p.label}, {budget(p.labels_per_class)}, n {count(p.n)}{split}"
+    told = "images they were not trained on" if split else f"{count(p.n)} test images"
+    return TopOne(p.value, p.low, p.high, p.n, about, told)
 
 
-def _pixels_do_better(points_: Sequence[Point], labels: int | None) -> str:
-    trained = [p for p in points_ if p.shape == "round"]
-    trained = trained or [p for p in points_ if p.shape == "ring"]
-    trained = [p for p in trained if p.labels_per_class == labels] or trained
-    pairs = [
-        (floor, own)
-        for own in trained
-        for floor in points_
-        if floor.shape == "diamond"
-        and (floor.labels_per_class, floor.split) == (own.labels_per_class, own.split)
-    ]
-    if not pairs or any(own.value > floor.value for floor, own in pairs):
-        return ""
-    floor, own = max(pairs, key=lambda pair: pair[1].value)
+def _judgement(
+    judgements: Sequence[Judgement], method: str, labels: int | None, width: str
+) -> Judgement | None:
+    """Choose the judgement of the shipped net, else that of the best pretrained one."""
+    here = [j for j in judgements if j.labels_per_class == labels and j.mine.width == width]
+    here = here or [j for j in judgements if j.labels_per_class == labels] or list(judgements)
+    own = [j for j in here if j.variant == method]
+    return max(own or here, key=lambda j: j.mine.value, default=None)
+
+
+def _achievement(
+    run: Run, top1: TopOne, view: BenchView | None, artifact: FoundArtifact | None
+) -> str:
+    """Say in plain words what was achieved."""
+    parts = []
+    if top1.value is not None:
+        who = "Nets trained the same way name" if run.folded else "It names"
+        reach = ""
+        if top1.low is not None and top1.high is not None:
+            reach = f" (95% interval {percent(top1.low)} to {percent(top1.high)})"
+        where = f", running on {top1.measured_on}" if top1.measured_on else ""
+        parts.append(
+            f"{who} the right class for {percent(top1.value)} of {top1.told}{where}{reach}."
+        )
+    elif not run.class_names:
+        parts.append("It turns images into features; without labels no accuracy can be claimed.")
+    else:
+        parts.append("Its accuracy was not measured.")
+    parts.append(_speed(view, "there" if top1.measured_on else ""))
+    if artifact and artifact.artifact.artifact_kind != "encoder":
+        parts.append(f"The file takes {size(artifact.bytes)}.")
+    return " ".join(part for part in parts if part)
+
+
+def _speed(view: BenchView | None, there: str) -> str:
+    if view is None:
+        return "How fast it is was not measured."
+    if view.withheld:
+        return f"On {view.device} its latency is withheld: the answers are wrong ({view.verdict})."
+    part = view.headline
+    if part is None or part.p50 == MISSING:
+        return f"No latency can be claimed on {view.device} ({view.verdict})."
+    quoted, where = f"{part.p50}\u00a0ms", there or f"on {view.device}"
+    if view.verdict == "VALID":
+        return f"One image takes {quoted} {where} (median; verdict VALID)."
     return (
-        f"{floor.label}: {percent(floor.value)}, "
-        f"{points(floor.value - own.value).lstrip('+')} points above {own.label} "
-        f"({percent(own.value)}) with {budget(own.labels_per_class)}: these images do not "
-        "show that the net is worth its cost."
+        f"One image took {quoted} {where} (median), but the verdict is {view.verdict}: "
+        "do not quote it."
     )
 
 
-def _unmeasured(run: Run, views: Sequence[BenchView], judgements: Sequence[Judgement]) -> list[str]:
-    """List what this run leaves open, so that silence is not read as a good result."""
-    found = []
-    results = [view.bench.result for view in views]
-    if not views:
-        found.append("Latency: no bench was run.")
-    elif all(view.verdict != "VALID" for view in views):
-        found.append("A quotable latency: no bench has the verdict VALID.")
-    if views and all(view.bench.on_workstation for view in views):
-        found.append("A board: every bench ran on the workstation.")
-    if views and not any(result.accuracy for result in results):
-        found.append("Accuracy on the device.")
-    if not any(result.energy for result in results):
-        found.append("Energy: no power sensor or meter was read.")
-    if views and not any(result.memory_mb for result in results):
-        found.append("Memory use while running.")
-    if not judgements:
-        found.append("Whether pretraining paid: there is no net trained from scratch to compare.")
-    elif all(judgement.draws < 3 for judgement in judgements):
-        found.append("The luck of the draw: fewer than three draws of labels and seeds.")
-    quantized = [r for r in run.rows if r.stage == "export" and r.quantize not in (None, "none")]
-    if not quantized:
-        found.append("Quantised files: only float32 was exported or nothing was.")
-    if not run.equivalences:
-        found.append("That the extracted net equals the slice: there is no equivalence.json.")
-    if not run.splits:
-        found.append("What is in the data: there is no splits.json.")
-    found += dict.fromkeys(
-        f"{view.device}: {condition}"
-        for view in views
-        for condition in view.bench.result.conditions
-        if "not observable" in condition
-    )
-    return [*found, "Images of other kinds, cameras or places than those in the test split."]
+def _remarks(
+    run: Run,
+    found: Sequence[Point],
+    judgement: Judgement | None,
+    labels: int | None,
+    width: str,
+) -> list[Remark]:
+    """Return the honest sentences that belong beside the figures."""
+    remarks = [Remark(judgement.sentence)] if judgement else []
+    remarks.append(Remark(pixels_do_better(found, labels, width), care=True))
+    if run.folded:
+        text = (
+            "There were too few labels for a test split. The figure is the mean over "
+            "cross-validation folds: each image was answered by nets that had not seen it. The "
+            "net that ships was trained on all labels, so for its files no accuracy is claimed, "
+            "only that they agree with it."
+        )
+        remarks.append(Remark(text))
+    if any(a.problem for a in run.artifacts):
+        text = "Some model files changed after they were sealed; see the seals below."
+        remarks.append(Remark(text, care=True))
+    return [remark for remark in remarks if remark.text]

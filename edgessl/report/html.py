@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from edgessl import __version__
 from edgessl.core import files
 from edgessl.core.errors import UsageProblem
 from edgessl.core.measurement import PERCENTILE_FLOORS, VERDICT_ORDER
-from edgessl.report import facts, formats, plots
-from edgessl.report.accuracy import Point
-from edgessl.report.curves import curves
-from edgessl.report.headline import Summary, summarise
-from edgessl.report.latency import MEANINGS, accuracy_against_latency
+from edgessl.report import facts, findings, formats
+from edgessl.report.accuracy_plots import point_plots, step_groups, step_plots
+from edgessl.report.label_curve import label_curves
+from edgessl.report.latency import MEANINGS
+from edgessl.report.mistakes import ROOM, mistakes
+from edgessl.report.plot_lines import sample_mark
 from edgessl.report.read import read_run
-from edgessl.report.svg import Axis
-from edgessl.report.waterfall import doubts
+from edgessl.report.summary import Summary, summarise
+from edgessl.report.tolerant import mapping
+from edgessl.report.tradeoff import accuracy_against_latency, compared_distributions
+from edgessl.report.training import training_curves
+from edgessl.report.variants import NAMES
+from edgessl.report.waterfall import agreements, doubts
+from edgessl.report.widths import widths_side_by_side
 
 CLASSES_SHOWN = 60
+RECALLS_SHOWN = 12  # of so many classes the recall is in sight, of the others it is folded away
 
 
 def write_report(run_folders: Sequence[Path], out: Path) -> Path:
@@ -44,14 +51,22 @@ def write_report(run_folders: Sequence[Path], out: Path) -> Path:
     page = environment(autoescape=True).get_template("report.html.j2")
     target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
     text = page.render(
-        runs=[_context(summary) for summary in summaries],
+        runs=[_context(summary, ROOM // len(summaries)) for summary in summaries],
         meanings={verdict: MEANINGS[verdict] for verdict in reversed(VERDICT_ORDER)},
         floors=PERCENTILE_FLOORS,
+        sample_mark=sample_mark,
+        names=NAMES,
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    files.write_text(target, text)
+    files.write_text(target, writable(text))
     return target
+
+
+def writable(text: str) -> str:
+    """Replace what UTF-8 or HTML cannot hold: file names may contain any byte."""
+    known = text.encode("utf-8", "replace").decode()
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "\ufffd", known)
 
 
 def environment(*, autoescape: bool) -> Environment:
@@ -69,27 +84,30 @@ def environment(*, autoescape: bool) -> Environment:
     return found
 
 
-def _context(summary: Summary) -> dict[str, Any]:
+def _context(summary: Summary, room: int) -> dict[str, Any]:
     run = summary.run
-    return {
+    parts = {
         "name": run.name,
         "run": run,
+        "summary": summary,
         "headline": summary.headline,
-        "points": summary.points,
-        "judgements": summary.judgements,
-        "point_plots": _point_plots(summary.points),
-        "steps": summary.steps,
-        "step_plot": _step_plot(summary),
+        "point_plots": point_plots(summary),
+        "label_curves": label_curves(summary.points, summary.findings),
+        "step_plots": step_plots(summary),
+        "step_groups": step_groups(summary.steps),
+        "agreements": agreements(run, summary.steps),
         "doubts": doubts(summary.steps),
-        "benches": summary.benches,
+        "widths": widths_side_by_side(run, summary.points, summary.benches),
         "tradeoff": accuracy_against_latency(summary.benches),
-        "pretrain_curves": curves(run.pretrain_metrics, "Pretraining"),
-        "finetune_curves": curves(run.finetune_metrics, "Fine-tuning"),
-        "splits": facts.split_counts(run),
-        "classes": facts.class_names(run),
+        "distributions": compared_distributions(summary.benches),
+        "mistakes": {m.width: m for m in mistakes(run, room)},
+        "recalls_shown": RECALLS_SHOWN,
+        "pretrain_curves": training_curves(run.pretrainings, "Pretraining"),
+        "finetune_curves": training_curves(run.finetunings, "Fine-tuning"),
+        "classes": run.class_names,
         "classes_shown": CLASSES_SHOWN,
-        "skipped": facts.skipped_files(run),
-        "data_facts": facts.plain_facts(run.splits),
+        "pairs_shown": findings.PAIRS_SHOWN,
+        "bars_shown": findings.CLASSES_SHOWN,
         "equivalences": {
             width: (
                 facts.passed_of(document),
@@ -99,56 +117,11 @@ def _context(summary: Summary) -> dict[str, Any]:
             for width, document in run.equivalences.items()
         },
         "commands": facts.commands_of(run),
-        "machine": formats.flatten(facts.mapping(run.facts.get("machine"))),
-        "versions": formats.flatten(facts.mapping(run.facts.get("versions"))),
+        "machine": formats.flatten(mapping(run.facts.get("machine"))),
+        "versions": formats.flatten(mapping(run.facts.get("versions"))),
         "stages": facts.stage_seconds(run),
         "started": facts.moment(run.facts.get("started")),
         "finished": facts.moment(run.facts.get("finished")),
-        "unmeasured": summary.unmeasured,
     }
-
-
-def _point_plots(points: Sequence[Point]) -> list[tuple[str, Markup]]:
-    """Draw one plot per label budget and split, all on the same axis."""
-    if not points:
-        return []
-    values = [p.value for p in points] + [v for p in points for v in (p.low, p.high) if v]
-    values += [draw for p in points for draw in p.draws]
-    axis = Axis.around([100 * v for v in values], floor=0.0, ceiling=100.0)
-    found = []
-    for key in dict.fromkeys((p.labels_per_class, p.split) for p in points):
-        group = [p for p in points if (p.labels_per_class, p.split) == key]
-        title = formats.budget(key[0]) + (f", {key[1]} split" if key[1] else "")
-        rows = [
-            plots.DotRow(
-                label=p.label,
-                text=f"{formats.percent(p.value)} {formats.percent_range(p.low, p.high)}".strip(),
-                value=100 * p.value,
-                low=None if p.low is None else 100 * p.low,
-                high=None if p.high is None else 100 * p.high,
-                dots=tuple(100 * draw for draw in p.draws),
-                shape=p.shape,
-            )
-            for p in group
-        ]
-        found.append((title, plots.dot_rows(f"Top-1 with {title}", rows, axis, "%")))
-    return found
-
-
-def _step_plot(summary: Summary) -> Markup | None:
-    rows = [
-        plots.DotRow(
-            label=f"{step.label}{' (' + step.verdict + ')' if step.verdict else ''}",
-            text=f"{formats.percent(step.row.value)}",
-            value=100 * step.row.value,
-            low=None if step.row.ci_low is None else 100 * step.row.ci_low,
-            high=None if step.row.ci_high is None else 100 * step.row.ci_high,
-            shape="round" if step.verdict in ("", "VALID") else "ring",
-        )
-        for step in summary.steps
-    ]
-    if len(rows) < 2:
-        return None
-    values = [v for row in rows for v in (row.value, row.low, row.high) if v is not None]
-    axis = Axis.around(values, floor=0.0, ceiling=100.0)
-    return plots.dot_rows("Top-1 from training to the device", rows, axis, "%")
+    # last: everything above may add to the notes
+    return parts | {"problems": list(run.notes.lines)}

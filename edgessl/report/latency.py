@@ -10,10 +10,12 @@ from markupsafe import Markup
 
 from edgessl.core.measurement import PERCENTILE_FLOORS, VERDICT_ORDER, Latency
 from edgessl.core.statistics import percentile_interval
-from edgessl.report import plots
-from edgessl.report.accuracy import NAMES
 from edgessl.report.formats import MISSING, count, flatten, milliseconds, percent, plural, tiny
-from edgessl.report.read import HEADLINE_PARTS, FoundBench, Run, first_text, width_text
+from edgessl.report.found import HEADLINE_PARTS, FoundBench
+from edgessl.report.plot_samples import group_size, histogram, time_order
+from edgessl.report.read import Run
+from edgessl.report.tolerant import first_text, width_number, width_text
+from edgessl.report.variants import NAMES
 
 MEANINGS = {
     "VALID": "all checks passed; the figure may be quoted",
@@ -54,6 +56,7 @@ class BenchView:
 
     bench: FoundBench
     title: str
+    width: str
     device: str
     runtime: str
     verdict: str
@@ -85,20 +88,29 @@ class BenchView:
 
 
 def bench_views(run: Run) -> list[BenchView]:
-    """Write out every bench of a run, by device, best verdict first."""
+    """Write out every bench of a run, by device and width, best verdict first."""
     benches = sorted(
         run.benches,
-        key=lambda b: (b.device, -VERDICT_ORDER.index(b.result.verdict), b.folder),
+        key=lambda b: (
+            b.device,
+            -width_number(width_text(b.model_fact("width"))),
+            -VERDICT_ORDER.index(b.result.verdict),
+            b.folder,
+        ),
     )
     return [_view(bench) for bench in benches]
 
 
-def best(views: Sequence[BenchView]) -> BenchView | None:
-    """Choose the bench for the headline: VALID and measured, a board before the workstation."""
+def best(views: Sequence[BenchView], width: str = "") -> BenchView | None:
+    """Choose the bench for the headline: VALID and measured, a board before the workstation.
 
-    def rank(view: BenchView) -> tuple[bool, bool, bool, float]:
-        latency = _headline_latency(view.bench)
+    Benches of ``width`` come before others.
+    """
+
+    def rank(view: BenchView) -> tuple[bool, bool, bool, bool, float]:
+        latency = headline_latency(view.bench)
         return (
+            view.width != width,
             view.verdict != "VALID",
             view.bench.result.result_kind != "measured",
             view.bench.on_workstation,
@@ -106,33 +118,6 @@ def best(views: Sequence[BenchView]) -> BenchView | None:
         )
 
     return min(views, key=rank, default=None)
-
-
-def accuracy_against_latency(views: Sequence[BenchView]) -> Markup | None:
-    """Plot top-1 on the device against its median latency; None without two such figures."""
-    marks = []
-    titles = [view.title for view in views]
-    for view in views:
-        latency, accuracy = _headline_latency(view.bench), view.bench.result.accuracy
-        if view.withheld or accuracy is None or latency is None or latency.p50 is None:
-            continue
-        tag = f", {view.device}, {view.runtime}" if titles.count(view.title) > 1 else ""
-        tag += "" if view.verdict == "VALID" else f" ({view.verdict})"
-        marks.append(
-            plots.Mark(
-                label=f"{view.title}{tag}",
-                x=latency.p50,
-                y=100 * accuracy.top1,
-                x_low=latency.ci_low,
-                x_high=latency.ci_high,
-                y_low=100 * accuracy.ci_low,
-                y_high=100 * accuracy.ci_high,
-                solid=view.verdict == "VALID",
-            )
-        )
-    if not marks:
-        return None
-    return plots.scatter("Top-1 against median latency", marks, "ms", "% top-1")
 
 
 def _view(bench: FoundBench) -> BenchView:
@@ -150,6 +135,7 @@ def _view(bench: FoundBench) -> BenchView:
     return BenchView(
         bench=bench,
         title=title,
+        width=width,
         device=first_text(result.device, "board", "cpu") or bench.device,
         runtime=_runtime(result.runtime),
         verdict=result.verdict,
@@ -214,7 +200,7 @@ def _pictures(bench: FoundBench, title: str) -> list[tuple[Markup, str]]:
         if latency and (value := getattr(latency, name)) is not None
     }
     name, n = PART_NAMES[part], len(samples)
-    group = plots.group_size(n)
+    group = group_size(n)
     drawn = f"Milliseconds, all {count(n)} samples in the order taken."
     if group > 1:
         drawn = (
@@ -225,8 +211,8 @@ def _pictures(bench: FoundBench, title: str) -> list[tuple[Markup, str]]:
     starts = bench.starts
     if starts:
         drawn += " Dashed lines: a fresh process starts."
-    shape, beyond = plots.histogram(f"{name}, distribution, {title}", samples, lines)
-    course, above = plots.time_order(f"{name}, time order, {title}", samples, starts)
+    shape, beyond = histogram(f"{name}, distribution, {title}", samples, lines)
+    course, above = time_order(f"{name}, time order, {title}", samples, starts)
     most = f"the longest {milliseconds(max(samples))} ms"
     counted = f"{name}, milliseconds, {count(n)} samples."
     if beyond:
@@ -271,7 +257,8 @@ def _line(document: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {text}" for key, text in flatten(short) if text != MISSING)
 
 
-def _headline_latency(bench: FoundBench) -> Latency | None:
+def headline_latency(bench: FoundBench) -> Latency | None:
+    """Return the timing that is quoted: end to end where it was timed, else the inference."""
     found = (bench.result.latency_ms.get(key) for key in HEADLINE_PARTS)
     return next((latency for latency in found if latency is not None), None)
 

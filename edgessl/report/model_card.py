@@ -8,9 +8,10 @@ from pathlib import Path
 from edgessl import __version__
 from edgessl.core import files
 from edgessl.report import facts
-from edgessl.report.headline import summarise
-from edgessl.report.html import environment
+from edgessl.report.html import environment, writable
 from edgessl.report.read import read_run
+from edgessl.report.summary import summarise
+from edgessl.report.waterfall import agreements
 
 
 def write_model_card(run_folder: Path, out: Path) -> Path:
@@ -34,13 +35,13 @@ def write_model_card(run_folder: Path, out: Path) -> Path:
         run=run,
         summary=summary,
         h=summary.headline,
-        splits=facts.split_counts(run),
-        classes=facts.class_names(run),
-        skipped=facts.skipped_files(run),
+        findings=summary.findings,
+        classes=run.class_names,
+        agreements=agreements(run, summary.steps),
         commands=[line.replace("```", "'''") for line in facts.commands_of(run)],
         version=__version__,
     )
-    files.write_text(target, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+    files.write_text(target, writable(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"))
     return target
 
 

@@ -2,75 +2,46 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from edgessl.core import files, runs
-from edgessl.core.artifact import Artifact
-from edgessl.core.errors import EdgeSSLError, FileInvalid
+from edgessl.core.errors import FileInvalid
 from edgessl.core.ledger import Ledger, LedgerRow
-from edgessl.core.measurement import BenchResult, ParityCheck
-from edgessl.report.formats import is_number
+from edgessl.report.found import FoundArtifact, FoundBench, artifacts_in, benches_in
+from edgessl.report.tolerant import (
+    Notes,
+    first_text,
+    json_lines,
+    json_object,
+    mapping,
+    text_of,
+    width_number,
+    yaml_object,
+)
 
 RUN_FOLDER_HINT = "give a folder that a command of edgessl wrote, such as runs/<name>, or 'last'"
-HEADLINE_PARTS = ("e2e_from_uint8", "infer")  # what is quoted, best first
+STARTS = {"pretrain": "from random weights", "pretrain-imagenet": "from ImageNet weights"}
+
+Lines = tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class FoundArtifact:
-    """An artifact of the run; ``problem`` says why its files do not fit the seal, if so."""
+class Log:
+    """What one training wrote: its curves and, when pretraining, its monitors."""
 
     folder: str
-    artifact: Artifact
-    sizes: Mapping[str, int]
-    problem: str = ""
-    parity: tuple[ParityCheck, ...] = ()
+    title: str
+    metrics: Lines
+    monitor: Lines = ()
 
     @property
-    def bytes(self) -> int:
-        """Size of the model files together."""
-        return sum(self.sizes.values())
-
-    def fact(self, *names: str) -> str:
-        """Return the first of ``names`` among the facts, as text; empty when absent."""
-        return first_text(self.artifact.facts, *names)
-
-    def width(self, *names: str) -> str:
-        """Return the first of ``names`` among the facts as a width, ``1x`` for 1.0."""
-        return width_text(self.fact(*names))
-
-
-@dataclass(frozen=True, slots=True)
-class FoundBench:
-    """One bench: its result and its raw samples (ms, in time order) by part."""
-
-    folder: str
-    device: str
-    result: BenchResult
-    samples: Mapping[str, Sequence[float]]
-    starts: Sequence[int]
-
-    @property
-    def seal(self) -> str:
-        """Seal of the artifact that was timed; empty when the result does not say."""
-        return first_text(self.result.model, "seal")
-
-    @property
-    def on_workstation(self) -> bool:
-        """Whether the device is the computer that edgessl runs on."""
-        return first_text(self.result.device, "kind") == "local"
-
-    def model_fact(self, name: str) -> str:
-        """Return a fact of the timed model as text; empty when the result does not say."""
-        facts = self.result.model.get("facts")
-        inner = first_text(facts, name) if isinstance(facts, Mapping) else ""
-        return first_text(self.result.model, name) or inner
+    def from_weights(self) -> bool:
+        """Whether it started from weights that someone else trained."""
+        return self.folder.startswith("pretrain-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +53,33 @@ class Run:
     rows: tuple[LedgerRow, ...]
     artifacts: tuple[FoundArtifact, ...]
     benches: tuple[FoundBench, ...]
-    pretrain_metrics: tuple[Mapping[str, Any], ...]
-    finetune_metrics: tuple[Mapping[str, Any], ...]
+    pretrainings: tuple[Log, ...]
+    finetunings: tuple[Log, ...]
+    findings: Mapping[str, Any]
     splits: Mapping[str, Any]
     equivalences: Mapping[str, Mapping[str, Any]]
     facts: Mapping[str, Any]
     recipe: Mapping[str, Any]
     recipe_text: str
     log_tail: str
-    problems: tuple[str, ...]
+    notes: Notes
+
+    @property
+    def folded(self) -> bool:
+        """Whether accuracy was taken over folds, without a test split."""
+        return any(row.split == "folds" for row in self.rows)
+
+    @property
+    def widths(self) -> tuple[str, ...]:
+        """The slim widths that figures or files are about, the widest first."""
+        found = {row.width for row in self.rows if row.width}
+        found |= {a.folder.split("/")[1] for a in self.artifacts if a.folder.startswith("extract/")}
+        return tuple(sorted(found, key=lambda text: (-width_number(text), text)))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class names in the order of the scores; none for an embedding model."""
+        return next((a.artifact.labels for a in self.artifacts if a.artifact.labels), ())
 
     def artifact(self, seal: str | None) -> FoundArtifact | None:
         """Return the artifact with this seal."""
@@ -98,8 +87,7 @@ class Run:
 
     def setting(self, section: str, *names: str) -> str:
         """Return the first of ``names`` in a recipe section, as text; empty when absent."""
-        found = self.recipe.get(section)
-        return first_text(found, *names) if isinstance(found, Mapping) else ""
+        return first_text(mapping(self.recipe.get(section)), *names)
 
 
 def read_run(folder: Path) -> Run:
@@ -113,45 +101,29 @@ def read_run(folder: Path) -> Run:
     """
     folder = Path(folder)
     facts = _run_facts(folder)
-    problems: list[str] = []
-    recipe_text = _text(folder / "recipe.yaml")
+    notes = Notes(folder)
+    recipe_text = text_of(folder / "recipe.yaml")
     return Run(
         name=folder.resolve().name,
         folder=folder,
-        rows=_rows(folder),
-        artifacts=tuple(_artifacts(folder, problems)),
-        benches=tuple(_benches(folder, problems)),
-        pretrain_metrics=tuple(_lines(folder / "pretrain" / "metrics.jsonl", problems)),
-        finetune_metrics=tuple(_lines(folder / "finetune" / "metrics.jsonl", problems)),
-        splits=_splits(folder, problems),
+        rows=_rows(folder, notes),
+        artifacts=tuple(artifacts_in(folder, notes)),
+        benches=tuple(benches_in(folder, notes)),
+        pretrainings=tuple(_pretrainings(folder, notes)),
+        finetunings=tuple(_finetunings(folder, notes)),
+        findings=json_object(folder / "data.json", notes),
+        splits=_splits(folder, notes),
         equivalences={
             path.parent.name: document
             for path in sorted(folder.glob("extract/*/equivalence.json"))
-            if (document := _document(path, problems))
+            if (document := json_object(path, notes))
         },
         facts=facts,
-        recipe=_recipe(recipe_text, problems),
+        recipe=yaml_object(recipe_text, "recipe.yaml", notes),
         recipe_text=recipe_text,
-        log_tail="\n".join(_text(folder / "log.txt").splitlines()[-40:]),
-        problems=tuple(problems),
+        log_tail="\n".join(text_of(folder / "log.txt").splitlines()[-40:]),
+        notes=notes,
     )
-
-
-def first_text(document: Mapping[str, Any], *names: str) -> str:
-    """Return the first non-empty value among ``names`` as text, else an empty string."""
-    for name in names:
-        value = document.get(name)
-        if value is not None and value != "" and not isinstance(value, Mapping | list):
-            return str(value)
-    return ""
-
-
-def width_text(text: str) -> str:
-    """Write a width multiplier as ``1.5x``; what is no number stays as it is."""
-    try:
-        return f"{float(text):g}x"
-    except ValueError:
-        return text
 
 
 def _run_facts(folder: Path) -> dict[str, Any]:
@@ -175,131 +147,47 @@ def _run_facts(folder: Path) -> dict[str, Any]:
     )
 
 
-def _rows(folder: Path) -> tuple[LedgerRow, ...]:
+def _rows(folder: Path, notes: Notes) -> tuple[LedgerRow, ...]:
     try:
-        return Ledger.open(folder).rows
+        rows = Ledger.open(folder).rows
     except FileInvalid as error:
         hint = "put back the ledger that this run wrote, or do the run again with another --out"
         raise FileInvalid(error.message, hint=error.hint or hint) from error
+    odd = [row.id for row in rows if not _sound(row)]
+    for name in odd:
+        notes.add(f"ledger.json: row {name} has no figure that can be shown")
+    return tuple(row for row in rows if _sound(row))
 
 
-def _artifacts(folder: Path, problems: list[str]) -> Iterator[FoundArtifact]:
-    places = [folder / "pretrain", folder / "finetune"]
-    places += sorted(folder.glob("extract/*")) + sorted(folder.glob("export/*"))
+def _sound(row: LedgerRow) -> bool:
+    figures = (row.value, row.ci_low, row.ci_high, row.delta, row.delta_low, row.delta_high)
+    return row.n > 0 and all(value is None or math.isfinite(value) for value in figures)
+
+
+def _pretrainings(folder: Path, notes: Notes) -> list[Log]:
+    found = []
+    for place in sorted(path for path in folder.glob("pretrain*") if path.is_dir()):
+        metrics = json_lines(place / "metrics.jsonl", notes)
+        monitor = json_lines(place / "monitor.jsonl", notes)
+        title = STARTS.get(place.name, f"from {place.name.removeprefix('pretrain-')}")
+        if metrics or monitor:
+            found.append(Log(place.name, title, metrics, monitor))
+    return found
+
+
+def _finetunings(folder: Path, notes: Notes) -> list[Log]:
+    places = [folder / "finetune", *sorted(folder.glob("finetune/*x"))]
+    found = []
     for place in places:
-        if not any((place / n).is_file() for n in ("encoder.json", "model.json", "artifact.json")):
-            continue
-        try:
-            artifact = Artifact.load(place, verify=False)
-        except EdgeSSLError as error:
-            problems.append(_short(error.message, folder))
-            continue
-        problem = ""
-        try:
-            artifact.verify(place)
-        except EdgeSSLError as error:
-            problem = _short(error.message, folder)
-            problems.append(problem)
-        sizes = {n: (place / n).stat().st_size for n in artifact.files if (place / n).is_file()}
-        parity = tuple(_checks(place / "parity.json", problems))
-        yield FoundArtifact(place.relative_to(folder).as_posix(), artifact, sizes, problem, parity)
+        if metrics := json_lines(place / "metrics.jsonl", notes):
+            name = place.relative_to(folder).as_posix()
+            title = "" if place.name == "finetune" else f"at {place.name}"
+            found.append(Log(name, title, metrics))
+    return found
 
 
-def _checks(path: Path, problems: list[str]) -> Iterator[ParityCheck]:
-    checks = _document(path, problems).get("checks")
-    for check in checks if isinstance(checks, list) else []:
-        try:
-            yield ParityCheck.model_validate(check)
-        except ValidationError as error:
-            problems.append(f"{path.parent.name}/{path.name}: {error.errors()[0]['msg']}")
-
-
-def _benches(folder: Path, problems: list[str]) -> Iterator[FoundBench]:
-    for path in sorted(folder.glob("bench/*/*/result.json")):
-        document = _document(path, problems)
-        if not document:
-            continue
-        try:
-            result = BenchResult.model_validate(document)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            problems.append(f"{path.relative_to(folder).as_posix()}: {place}: {first['msg']}")
-            continue
-        if not result.verdicts:
-            problems.append(f"{path.relative_to(folder).as_posix()} has no verdict: left out")
-            continue
-        samples, starts = samples_by_part(_lines(path.parent / "samples.jsonl", problems))
-        place = path.parent.relative_to(folder).as_posix()
-        yield FoundBench(place, path.parent.parent.name, result, samples, starts)
-
-
-def samples_by_part(
-    rows: Sequence[Mapping[str, Any]],
-) -> tuple[dict[str, list[float]], list[int]]:
-    """Sort sample lines into milliseconds per quoted part, in order, with the repeat starts.
-
-    A line holds one inference: each part by name (``infer_ms``); ``repeat`` numbers the fresh
-    processes.
-    """
-    samples: dict[str, list[float]] = {}
-    for part in HEADLINE_PARTS:
-        values = [row.get(f"{part}_ms") for row in rows]
-        if known := [value for value in values if is_number(value)]:
-            samples[part] = known
-    repeats = [row.get("repeat") for row in rows]
-    pairs = enumerate(pairwise(repeats), 1)
-    starts = [index for index, (before, now) in pairs if before != now]
-    return samples, starts
-
-
-def _splits(folder: Path, problems: list[str]) -> Mapping[str, Any]:
+def _splits(folder: Path, notes: Notes) -> Mapping[str, Any]:
     for path in (folder / "splits.json", *sorted(folder.glob("*/splits.json"))):
-        if document := _document(path, problems):
+        if document := json_object(path, notes):
             return document
     return {}
-
-
-def _document(path: Path, problems: list[str]) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        problems.append(f"{path.name} could not be read: {error}")
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
-    try:
-        return [row for row in files.read_jsonl(path) if isinstance(row, dict)]
-    except (OSError, ValueError) as error:
-        problems.append(f"{path.name} could not be read: {error}")
-        return []
-
-
-def _recipe(text: str, problems: list[str]) -> Mapping[str, Any]:
-    if not text:
-        return {}
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        loaded = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        problems.append(f"recipe.yaml could not be read: {error}")
-        return {}
-    return loaded if isinstance(loaded, Mapping) else {}
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    except OSError:
-        return ""
-
-
-def _short(message: str, folder: Path) -> str:
-    """Name files from the run folder on: the report may be shown around."""
-    return message.replace(f"{folder}/", "")

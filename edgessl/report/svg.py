@@ -14,14 +14,28 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+# paths around the origin, of about the same area
+SHAPES = {
+    "round": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
+    "square": "M-4.5 -4.5h9v9h-9z",
+    "diamond": "M0 -6.4L6.4 0L0 6.4L-6.4 0z",
+    "triangle": "M0 -6.4L6 4.4H-6z",
+    "plus": "M-2.2 -6h4.4v3.8H6v4.4H2.2V6h-4.4V2.2H-6v-4.4h3.8z",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A linear axis from ``low`` to ``high`` with its tick values."""
+    """An axis from ``low`` to ``high`` with its tick values, linear or logarithmic.
+
+    ``names`` are the words at the ticks; without them the numbers are written out.
+    """
 
     low: float
     high: float
     ticks: tuple[float, ...]
+    names: tuple[str, ...] = ()
+    log: bool = False
 
     @classmethod
     def around(
@@ -45,13 +59,35 @@ class Axis:
         steps = round((high - low) / step)
         return cls(low, high, tuple(low + step * i for i in range(steps + 1)))
 
+    @classmethod
+    def decades(cls, values: Iterable[float]) -> Axis:
+        """Choose a logarithmic axis around positive ``values`` with ticks at 1, 2 and 5."""
+        known = [value for value in values if math.isfinite(value) and value > 1e-9] or [1.0]
+        marks = [
+            mantissa * 10.0**power
+            for power in range(math.floor(math.log10(min(known))) - 1, 309)
+            if 10.0**power <= 10 * max(known)
+            for mantissa in (1, 2, 5)
+        ]
+        first = max(i for i, mark in enumerate(marks) if mark <= min(known) * (1 + 1e-9))
+        last = min(i for i, mark in enumerate(marks) if mark >= max(known) * (1 - 1e-9))
+        ticks = marks[first : max(last, first + 1) + 1]
+        shown = [t for t in ticks if len(ticks) <= 6 or f"{t:e}".startswith("1")]
+        return cls(ticks[0], ticks[-1], tuple(shown), tuple(f"{t:g}" for t in shown), log=True)
+
     def at(self, value: float) -> float:
         """Place of ``value`` along the axis, in percent, kept inside it."""
-        place = 100 * (value - self.low) / (self.high - self.low)
+        low, high = self.low, self.high
+        if self.log:
+            low, high = math.log(low), math.log(high)
+            value = math.log(max(value, self.low))
+        place = 100 * (value - low) / (high - low)
         return round(min(100.0, max(0.0, place)), 3)
 
     def text(self, tick: float) -> str:
         """Write a tick with as many decimals as the step needs."""
+        if self.names:
+            return self.names[self.ticks.index(tick)]
         step = (self.high - self.low) / max(1, len(self.ticks) - 1)
         decimals = next((d for d in range(6) if math.isclose(step, round(step, d))), 6)
         if decimals > 5 or self.high >= 1e7:
@@ -66,8 +102,13 @@ def figure(
     parts: Sequence[Markup],
     *,
     gutter: bool = False,
+    ends: int = 0,
 ) -> Markup:
-    """Wrap the parts of a plot; ``gutter`` leaves a margin for ticks on the left."""
+    """Wrap the parts of a plot.
+
+    ``gutter`` leaves a margin for ticks on the left, ``ends`` so many pixels for labels on the
+    right.
+    """
     # an id from the content: the same run gives the same bytes
     name = "plot" + hashlib.sha256(f"{title}|{description}".encode()).hexdigest()[:10]
     head = [
@@ -83,6 +124,7 @@ def figure(
         aria_labelledby=f"{name}t {name}d",
         width="100%",
         height=round(height),
+        **({"style": f"--ends:{ends}px"} if ends else {}),
     )
 
 
@@ -101,7 +143,7 @@ def vertical_grid(axis: Axis, top: float, bottom: float, unit: str) -> list[Mark
 
 def horizontal_grid(axis: Axis, top: float, height: float) -> list[Markup]:
     """Draw grid lines at the ticks with their labels in the left margin."""
-    parts = []
+    parts: list[Markup] = []
     for tick in axis.ticks:
         y = round(top + height * (1 - axis.at(tick) / 100), 1)
         parts.append(tag("line", x1="0%", x2="100%", y1=y, y2=y, class_="grid"))
@@ -111,20 +153,29 @@ def horizontal_grid(axis: Axis, top: float, height: float) -> list[Markup]:
     return parts
 
 
-def interval_line(low: float, high: float, y: float, shape: str) -> Markup:
-    """Draw an interval between two places in percent."""
+def interval_line(low: float, high: float, y: float, css: str) -> Markup:
+    """Draw an interval between two places in percent, in the colour of a CSS class."""
     y = round(y, 1)
-    return tag("line", x1=pc(low), x2=pc(high), y1=y, y2=y, class_=f"interval {shape}")
+    return tag("line", x1=pc(low), x2=pc(high), y1=y, y2=y, class_=f"interval {css}".strip())
 
 
-def point(shape: str, x: float, y: float) -> Markup:
-    """Draw a round, ring, square or diamond mark; ``x`` in percent, ``y`` in pixels."""
-    if shape in ("square", "diamond"):
-        # a nested svg moves the shape to a percentage; its transform then turns in pixels
-        turn = {"transform": "rotate(45)"} if shape == "diamond" else {}
-        inner = tag("rect", x=-4.5, y=-4.5, width=9, height=9, **turn)
-        return tag("svg", inner, x=pc(x), y=round(y, 1), class_=f"point {shape}")
-    return tag("circle", cx=pc(x), cy=round(y, 1), r=5, class_=f"point {shape}")
+def upright_line(x: float, top: float, bottom: float, css: str) -> Markup:
+    """Draw a vertical line; ``x`` in percent, the ends in pixels."""
+    return tag("line", x1=pc(x), x2=pc(x), y1=round(top, 1), y2=round(bottom, 1), class_=css)
+
+
+def mark(
+    shape: str, x: float, y: float, css: str = "", *, hollow: bool = False, dx: float = 0
+) -> Markup:
+    """Draw a mark; ``x`` in percent, ``y`` in pixels, ``shape`` one of :data:`SHAPES`.
+
+    ``dx`` moves it by pixels.
+    """
+    # a nested svg moves the shape to a percentage; its path then speaks in pixels
+    words = " ".join(word for word in ("mark", css, "hollow" if hollow else "") if word)
+    moved = {"transform": f"translate({dx:g} 0)"} if dx else {}
+    path = tag("path", d=SHAPES[shape], class_=words, **moved)
+    return tag("svg", path, x=pc(x), y=round(y, 1), class_="at")
 
 
 def stretched(top: float, height: float, parts: Sequence[Markup]) -> Markup:

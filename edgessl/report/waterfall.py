@@ -1,4 +1,4 @@
-"""The waterfall: one trained net followed from PyTorch to the device, paired at each step."""
+"""The waterfall: one trained net followed from the probe to the device, paired at each step."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgessl.core.ledger import LedgerRow
-from edgessl.report.accuracy import CHAIN, NAMES
-from edgessl.report.formats import plain, tiny
+from edgessl.report.formats import MISSING, plain, points, points_range, tiny
+from edgessl.report.found import FoundBench
 from edgessl.report.paired import Paired, paired_answers
-from edgessl.report.read import FoundBench, Run, first_text
+from edgessl.report.read import Run
+from edgessl.report.tolerant import first_text, width_number
+from edgessl.report.variants import CHAIN, NAMES
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One row of the waterfall; ``before`` is what its difference is to."""
+    """One row of the waterfall; ``before`` is what its difference is to.
+
+    ``gain`` is a difference without an interval, where the answers of one side were not kept.
+    """
 
     label: str
     where: str
@@ -27,10 +32,24 @@ class Step:
     parity: str
     parity_passed: bool | None
     verdict: str
+    gain: float | None = None
+
+    @property
+    def difference(self) -> str:
+        """The difference in percentage points, with its interval where there is one."""
+        if self.gain is not None:
+            return points(self.gain)
+        if self.before is None:
+            return MISSING
+        reach = points_range(self.row.delta_low, self.row.delta_high)
+        return f"{points(self.row.delta)} {reach}".strip()
 
 
 def waterfall(run: Run) -> list[Step]:
-    """Follow the trained net through extract, export and bench, parents before children."""
+    """Follow the trained net from its probe through extract, export and bench.
+
+    The widest net comes first, and parents before children.
+    """
     by_id = {row.id: row for row in run.rows}
     chain = [r for r in run.rows if r.stage in CHAIN and r.metric == "top1"]
     roots = [
@@ -40,11 +59,11 @@ def waterfall(run: Run) -> list[Step]:
         if parent in by_id and by_id[parent].stage not in CHAIN
     ]
     known = {row.id: row for row in [*roots, *chain]}
-    ordered: list[LedgerRow] = []
+    ordered: dict[str, LedgerRow] = {}
 
     def walk(row: LedgerRow) -> None:
-        if row not in ordered:
-            ordered.append(row)
+        if row.id not in ordered:
+            ordered[row.id] = row
             for child in known.values():
                 if child.parents[:1] == (row.id,):
                     walk(child)
@@ -54,7 +73,25 @@ def waterfall(run: Run) -> list[Step]:
             walk(row)
     for row in known.values():  # rows that name each other as parents
         walk(row)
-    return [_step(row, known, run) for row in ordered]
+    found: list[Step] = []
+    for row in sorted(ordered.values(), key=lambda r: -width_number(r.width or "")):
+        step = _step(row, known, run)
+        probe = _probe(row, run) if row.stage not in CHAIN else None
+        if probe is not None:
+            found.append(_bare(probe, "Linear probe, frozen features"))
+            gain = row.value - probe.value
+            step = _bare(row, step.label, before=probe, against="linear probe", gain=gain)
+        found.append(step)
+    return found
+
+
+def agreements(run: Run, steps: Sequence[Step]) -> list[LedgerRow]:
+    """Return the agreement rows of files whose accuracy is not claimed."""
+    claimed = {step.row.artifact_sha256 for step in steps}
+    return [
+        row for row in run.rows
+        if row.metric == "agreement" and row.artifact_sha256 not in claimed
+    ]  # fmt: skip
 
 
 def doubts(steps: Sequence[Step]) -> list[str]:
@@ -68,7 +105,7 @@ def doubts(steps: Sequence[Step]) -> list[str]:
         found.append("The rows were taken on different image sets.")
     for step in steps:
         row, before, paired = step.row, step.before, step.paired
-        if row.delta is None or before is None or row.n != before.n:
+        if row.delta is None or before is None or step.gain is not None or row.n != before.n:
             continue
         if abs(row.value - before.value - row.delta) * row.n > 0.6:
             found.append(
@@ -103,7 +140,7 @@ def step_name(row: LedgerRow) -> str:
         return f"{target}{precision}{width}"
     if row.stage == "bench":
         return f"{target}{precision}{width}, on the device"
-    return f"Slice of the host{width}, PyTorch"
+    return f"Fine-tuned slice of the host{width}"
 
 
 def _step(row: LedgerRow, known: dict[str, LedgerRow], run: Run) -> Step:
@@ -129,6 +166,29 @@ def _step(row: LedgerRow, known: dict[str, LedgerRow], run: Run) -> Step:
         parity_passed=all(check.passed for check in checks) if checks else None,
         verdict=benches[0].result.verdict if benches else "",
     )
+
+
+def _bare(
+    row: LedgerRow,
+    label: str,
+    *,
+    before: LedgerRow | None = None,
+    against: str = "",
+    gain: float | None = None,
+) -> Step:
+    return Step(label, "", row, before, against, None, None, "", None, "", gain)
+
+
+def _probe(row: LedgerRow, run: Run) -> LedgerRow | None:
+    """Return the linear probe on the same labels and images as a fine-tuned net, if any."""
+    same = [
+        r
+        for r in run.rows
+        if r.metric == "linear_top1"
+        and (r.variant, r.width, r.labels_per_class, r.split, r.n)
+        == (row.variant, row.width, row.labels_per_class, row.split, row.n)
+    ]
+    return next((r for r in same if r.draw == row.draw), None)
 
 
 def _paired(before: LedgerRow, after: LedgerRow, run: Run) -> Paired | None:

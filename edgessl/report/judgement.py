@@ -1,0 +1,145 @@
+"""Whether pretraining paid: against the best rival without it, paired on the same label draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from edgessl.report.accuracy import MANY, Point, mean_interval
+from edgessl.report.formats import budget, percent, plural, points, points_range
+from edgessl.report.variants import is_pretrained, name, order
+
+Answer = Literal["paid", "did not pay", "cannot tell"]
+AS_RIVALS = {
+    "pixels": "raw pixels without any net",
+    "scratch": "the same net trained from scratch",
+    "imagenet": "ImageNet weights",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A pretrained variant against its best rival; differences are proportions."""
+
+    mine: Point
+    rival: Point
+    answer: Answer
+    delta: float
+    low: float | None
+    high: float | None
+    draws: int
+
+    @property
+    def variant(self) -> str:
+        """The pretrained variant."""
+        return self.mine.variant
+
+    @property
+    def labels_per_class(self) -> int | None:
+        """The label budget; None: all labels."""
+        return self.mine.labels_per_class
+
+    @property
+    def short(self) -> str:
+        """The rival in few words."""
+        return self.rival.label
+
+    @property
+    def sentence(self) -> str:
+        """The judgement in plain language, with figures."""
+        more = "above" if self.delta >= 0 else "below"
+        apart = f"{points(abs(self.delta)).lstrip('+')} points {more}"
+        how = "and a linear probe" if self.mine.frozen else "and fine-tuning"
+        found = (
+            f"with {budget(self.labels_per_class)}, {name(self.variant)} {how} "
+            f"({percent(self.mine.value)}) ends {apart} its best rival, "
+            f"{_as_rival(self.rival)} ({percent(self.rival.value)})"
+        )
+        if self.answer == "cannot tell":
+            return (
+                f"Cannot tell with {plural(max(1, self.draws), 'draw')}: {found}, but one draw of "
+                "labels and seed says nothing about the next. Train more draws to know."
+            )
+        paired = f"paired over {plural(self.draws, 'draw')}" if self.draws else "paired"
+        proof = f"(95% interval {points_range(self.low, self.high)}, {paired})"
+        if self.answer == "paid":
+            return f"Pretraining paid here: {found} {proof}."
+        pixels = " Pixels alone do better." if self._pixels_win else ""
+        if self.high is not None and self.high < 0:
+            return f"Pretraining did not pay here: {found} {proof}.{pixels}"
+        return (
+            f"Pretraining did not pay here: {found} {proof}. The interval includes zero, so "
+            f"these draws do not show a gain.{pixels}"
+        )
+
+    @property
+    def _pixels_win(self) -> bool:
+        return self.rival.variant == "pixels" and self.delta < 0
+
+
+def judge_pretraining(found: Sequence[Point]) -> list[Judgement]:
+    """Judge every pretrained variant at each label budget and width.
+
+    The figure of a variant is its fine-tuned one, or its linear probe where it was not
+    fine-tuned. The rival is the best of raw pixels, from scratch and ImageNet weights.
+    """
+    known = [p for p in found if p.metric in ("top1", "linear_top1")]
+    judgements = []
+    for place in dict.fromkeys((p.labels_per_class, p.width, p.split) for p in known if p.width):
+        here = [p for p in known if (p.labels_per_class, p.split) == (place[0], place[2])]
+        here = [p for p in here if p.width in ("", place[1])]
+        best: dict[str, Point] = {}
+        for point in here:
+            if point.variant not in best or not point.frozen:
+                best[point.variant] = point
+        rivals = [p for variant, p in best.items() if not is_pretrained(variant)]
+        if rivals:
+            rival = max(rivals, key=lambda p: p.value)
+            judgements += [_judge(p, rival) for v, p in best.items() if is_pretrained(v)]
+    return sorted(
+        judgements, key=lambda j: (j.labels_per_class or MANY, j.mine.width, order(j.variant))
+    )
+
+
+def pixels_do_better(found: Sequence[Point], labels: int | None, width: str) -> str:
+    """Say so when raw pixels beat every trained net at one budget; empty otherwise."""
+    here = [p for p in found if p.labels_per_class == labels and p.width in ("", width)]
+    floors = [p for p in here if p.variant == "pixels"]
+    tuned = [p for p in here if p.variant != "pixels" and not p.frozen]
+    own = max(tuned or [p for p in here if p.variant != "pixels"], default=None, key=_value)
+    floors = [p for p in floors if own and p.split == own.split and p.value >= own.value]
+    if not floors or own is None:
+        return ""
+    floor = max(floors, key=_value)
+    return (
+        f"Pixels alone do better: with {budget(labels)}, {floor.label} reaches "
+        f"{percent(floor.value)}, {points(floor.value - own.value).lstrip('+')} points above "
+        f"the best net ({own.label}, {percent(own.value)}). These images do not show that the "
+        "net is worth its cost."
+    )
+
+
+def _as_rival(point: Point) -> str:
+    text = AS_RIVALS.get(point.variant, point.label)
+    if point.variant == "imagenet":
+        return f"{text}, {'linear probe' if point.frozen else 'fine-tuned'}"
+    return text
+
+
+def _judge(mine: Point, rival: Point) -> Judgement:
+    shared = [draw for draw in mine.draws if draw in rival.draws]
+    pairs = [mine.draws[draw] - rival.draws[draw] for draw in shared]
+    delta, count = (fmean(pairs), len(pairs)) if pairs else (mine.value - rival.value, 0)
+    low, high = mean_interval(pairs, -1.0)
+    if low is None and not pairs and mine.compared_with == rival.id and mine.delta[0] is not None:
+        delta, low, high = mine.delta[0], mine.delta[1], mine.delta[2]  # of the ledger's summary
+    answer: Answer = "cannot tell"
+    if low is not None and high is not None:
+        answer = "paid" if low > 0 else "did not pay"
+    return Judgement(mine, rival, answer, delta, low, high, count)
+
+
+def _value(point: Point) -> float:
+    return point.value

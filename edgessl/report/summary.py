@@ -1,0 +1,125 @@
+"""Everything that is derived from one run, computed once for the page and the card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgessl.report.accuracy import Point, accuracy_points
+from edgessl.report.answers import Answers, answers
+from edgessl.report.findings import Findings, find_out
+from edgessl.report.headline import Headline, Remark, headline
+from edgessl.report.judgement import Judgement, judge_pretraining
+from edgessl.report.label_table import LabelTable, label_tables
+from edgessl.report.latency import BenchView, bench_views
+from edgessl.report.monitors import Watched, alarm_text, watched
+from edgessl.report.read import Run
+from edgessl.report.waterfall import Step, waterfall
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What page and card show; ``unmeasured`` is what this run leaves open."""
+
+    run: Run
+    headline: Headline
+    points: list[Point]
+    judgements: list[Judgement]
+    tables: list[LabelTable]
+    steps: list[Step]
+    benches: list[BenchView]
+    answers: list[Answers]
+    findings: Findings
+    watched: list[Watched]
+    unmeasured: list[str]
+
+
+def summarise(run: Run) -> Summary:
+    """Derive everything that is shown from the files of a run."""
+    points = accuracy_points(run.rows)
+    judgements = judge_pretraining(points)
+    views = bench_views(run)
+    steps = waterfall(run)
+    findings = find_out(run)
+    monitors = watched(run.pretrainings)
+    tables = label_tables(run, points, judgements)
+    head = headline(run, steps, views, points, judgements)
+    head.remarks.extend(Remark(text, care=True) for text in alarm_text(monitors))
+    missing = [
+        *_unmeasured_speed(run, views),
+        *_unmeasured_training(run, judgements, tables),
+        *_unmeasured_files(run, findings),
+    ]
+    return Summary(
+        run=run,
+        headline=head,
+        points=points,
+        judgements=judgements,
+        tables=tables,
+        steps=steps,
+        benches=views,
+        answers=answers(run),
+        findings=findings,
+        watched=monitors,
+        unmeasured=[
+            *missing,
+            "Images of other kinds, cameras or places than those that were tested.",
+        ],
+    )
+
+
+def _unmeasured_speed(run: Run, views: Sequence[BenchView]) -> list[str]:
+    """List what is not known of the device, so that silence is not read as a good result."""
+    found = []
+    results = [view.bench.result for view in views]
+    if not views:
+        found.append("Latency: no bench was run.")
+    elif all(view.verdict != "VALID" for view in views):
+        found.append("A quotable latency: no bench has the verdict VALID.")
+    if views and all(view.bench.on_workstation for view in views):
+        found.append("A board: every bench ran on the workstation.")
+    if run.folded:
+        found.append("The accuracy of the exported files: there is no test split, only folds.")
+    elif views and not any(result.accuracy for result in results):
+        found.append("Accuracy on the device.")
+    if not any(result.energy for result in results):
+        found.append("Energy: no power sensor or meter was read.")
+    if views and not any(result.memory_mb for result in results):
+        found.append("Memory use while running.")
+    found += dict.fromkeys(
+        f"{view.device}: {condition}"
+        for view in views
+        for condition in view.bench.result.conditions
+        if "not observable" in condition
+    )
+    return found
+
+
+def _unmeasured_training(
+    run: Run, judgements: Sequence[Judgement], tables: Sequence[LabelTable]
+) -> list[str]:
+    found = []
+    if not judgements:
+        found.append("Whether pretraining paid: there is no rival without it to compare with.")
+    elif all(judgement.draws < 3 for judgement in judgements):
+        found.append("The luck of the draw: fewer than three draws of labels and seeds.")
+    absent = dict.fromkeys(name for table in tables for name in table.absent)
+    if absent:
+        found.append(f"Not run, so not compared: {', '.join(absent)}.")
+    if run.rows and not any(row.stage == "evaluate" for row in run.rows):
+        found.append("What the frozen features are worth: no evaluation was run.")
+    return found
+
+
+def _unmeasured_files(run: Run, findings: Findings) -> list[str]:
+    found = []
+    quantized = [r for r in run.rows if r.stage == "export" and r.quantize not in (None, "none")]
+    if not quantized:
+        found.append("Quantised files: only float32 was exported or nothing was.")
+    if not run.equivalences:
+        found.append("That the extracted net equals the slice: there is no equivalence.json.")
+    if not findings.recorded:
+        found.append("What is in the data: there is neither data.json nor splits.json.")
+    elif findings.sources and findings.near is None:
+        found.append("Near-duplicates: they were not looked for.")
+    return found

@@ -1,0 +1,192 @@
+"""Did pretraining pay: against the best rival, on the same draws, said as it is."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+from report_runs import Page, begun
+from report_study import NAMES, data_json, study_rows
+
+from edgessl.core.ledger import Ledger, LedgerRow
+from edgessl.report.accuracy import accuracy_points
+from edgessl.report.findings import Findings
+from edgessl.report.html import write_report
+from edgessl.report.judgement import Judgement, judge_pretraining
+from edgessl.report.label_curve import label_curves
+from edgessl.report.label_table import label_tables
+from edgessl.report.model_card import write_model_card
+from edgessl.report.read import read_run
+
+
+def rows_of(variant: str, values: list[float], **changes: object) -> list[LedgerRow]:
+    common = {
+        "stage": "finetune", "variant": variant, "metric": "top1", "n": 500,
+        "labels_per_class": 10, "split": "test", "width": "1x",
+    } | changes  # fmt: skip
+    name = f"{common['stage']}/{variant}/{common['labels_per_class']}/{common['width']}"
+    return [
+        LedgerRow(id=f"{name}/draw{k}", draw=k, value=value, **common)
+        for k, value in enumerate(values)
+    ]
+
+
+def pixel_rows(values: list[float], **changes: object) -> list[LedgerRow]:
+    facts = {"stage": "evaluate", "metric": "linear_top1", "width": None} | changes
+    return rows_of("pixels", values, **facts)
+
+
+def judged(rows: list[LedgerRow]) -> list[Judgement]:
+    return judge_pretraining(accuracy_points(rows))
+
+
+def page_of(folder: Path, rows: list[LedgerRow]) -> Page:
+    run = begun(folder)
+    Ledger(run / "ledger.json").put(rows)
+    return Page(write_report([run], folder.parent / f"{folder.name}.html").read_text())
+
+
+def test_draws_without_a_summary_are_summarised_with_t() -> None:
+    (point,) = accuracy_points(rows_of("scratch", [0.50, 0.52, 0.54]))
+    assert point.value == pytest.approx(0.52)
+    assert point.low == pytest.approx(0.52 - 4.302653 * 0.02 / math.sqrt(3), abs=1e-6)
+    assert list(point.draws.values()) == [0.50, 0.52, 0.54]
+    assert point.interval == "t over 3 draws"
+
+
+@pytest.mark.parametrize(
+    ("differences", "answer", "said"),
+    [
+        ([0.05, 0.06, 0.07], "paid", "Pretraining paid here"),  # 0.06, sd 0.01: 0.035 to 0.085
+        # mean 0.04, sd 0.02, t 4.303: -0.010 to 0.090
+        ([0.02, 0.04, 0.06], "did not pay", "The interval includes zero"),
+        ([-0.05, -0.06, -0.07], "did not pay", "6.0 points below its best rival"),
+        ([0.30], "cannot tell", "Cannot tell with 1 draw"),  # one draw, however large
+    ],
+)
+def test_whether_pretraining_paid_is_judged_pair_by_pair(differences, answer, said) -> None:
+    # scratch differs far more between draws than the pairs do: only pairing can tell
+    scratch = [0.4, 0.6, 0.5][: len(differences)]
+    mine = [s + d for s, d in zip(scratch, differences, strict=True)]
+    (judgement,) = judged(rows_of("scratch", scratch) + rows_of("sacl-xd", mine))
+    assert judgement.answer == answer
+    assert judgement.delta == pytest.approx(sum(differences) / len(differences))
+    assert said in judgement.sentence.replace("\u00a0", " ")
+    assert ("did not pay here" in judgement.sentence) == (answer == "did not pay")
+    if answer == "paid":
+        assert judgement.low == pytest.approx(0.06 - 4.302653 * 0.01 / math.sqrt(3), abs=1e-6)
+
+
+def test_the_rival_is_the_best_of_pixels_scratch_and_imagenet() -> None:
+    rows = rows_of("sacl-xd", [0.70, 0.71, 0.72]) + rows_of("scratch", [0.50, 0.51, 0.52])
+    assert judged(rows)[0].answer == "paid"
+    rows += rows_of("imagenet", [0.75, 0.76, 0.77])
+    (judgement,) = judged(rows)
+    assert (judgement.answer, judgement.rival.variant) == ("did not pay", "imagenet")
+    rows += rows_of("imagenet+sacl-xd", [0.80, 0.81, 0.82])
+    rows += pixel_rows([0.90, 0.91, 0.92])
+    own, both = judged(rows)
+    assert (own.rival.variant, both.rival.variant) == ("pixels", "pixels")
+    assert both.delta == pytest.approx(-0.10)
+    assert "Pretraining did not pay here" in both.sentence
+    assert both.sentence.endswith("Pixels alone do better.")
+
+
+def test_budgets_and_widths_are_judged_apart() -> None:
+    rows = []
+    for width, budget, gain in (("1x", 10, 0.1), ("1x", None, -0.1), ("0.5x", 10, 0.0)):
+        place = {"width": width, "labels_per_class": budget}
+        rows += rows_of("scratch", [0.50, 0.52, 0.51], **place)
+        rows += rows_of("sacl-xd", [0.50 + gain, 0.52 + gain, 0.51 + gain], **place)
+    found = {(j.mine.width, j.labels_per_class): j.answer for j in judged(rows)}
+    assert found == {("1x", 10): "paid", ("1x", None): "did not pay", ("0.5x", 10): "did not pay"}
+
+
+def test_without_draws_the_paired_difference_of_the_ledger_is_used() -> None:
+    other = rows_of("scratch", [0.5])[0].model_copy(update={"draw": None, "id": "s"})
+    mine = other.model_copy(
+        update={
+            "id": "m", "variant": "sacl-xd", "value": 0.6, "compared_with": "s",
+            "delta": 0.1, "delta_low": 0.05, "delta_high": 0.15,
+        }
+    )  # fmt: skip
+    (judgement,) = judged([other, mine])
+    assert (judgement.answer, judgement.low) == ("paid", 0.05)
+
+
+def test_raw_pixels_that_do_better_are_said_in_the_headline(tmp_path: Path) -> None:
+    def headline(pixels: float) -> str:
+        rows = rows_of("scratch", [0.4, 0.4]) + rows_of("sacl-xd", [0.70, 0.72])
+        text = page_of(tmp_path / f"run{pixels}", rows + pixel_rows([pixels] * 2)).text
+        return text[text.index("In short") : text.index("What pretraining without labels")]
+
+    assert "logistic regression reaches 88.2%, 17.2 points above the best net" in headline(0.882)
+    assert "did not pay" in headline(0.882)
+    assert "Pixels alone" not in headline(0.5)
+    assert "Pretraining paid here" in headline(0.5)
+
+
+def test_the_label_table_has_every_rival_and_names_what_was_not_run(tmp_path: Path) -> None:
+    rows = rows_of("scratch", [0.5, 0.6]) + rows_of("sacl-xd", [0.7, 0.8])
+    rows += pixel_rows([0.4, 0.5]) + pixel_rows([0.6], labels_per_class=50)
+    run = begun(tmp_path / "run")
+    Ledger(run / "ledger.json").put(rows)
+    found = accuracy_points(rows)
+    (table,) = label_tables(read_run(run), found, judge_pretraining(found))
+    assert [b.labels_per_class for b in table.budgets] == [10, 50]
+    ten, fifty = ([(x.name, x.ran) for x in b.lines] for b in table.budgets)
+    assert ten == [("Raw pixels", True), ("From scratch", True), ("SACL+XD", True)]
+    assert fifty == [("Raw pixels", True), ("From scratch", False), ("SACL+XD", False)]
+    assert table.absent == ["ImageNet weights", "ImageNet + SACL+XD"]
+    page = Page(write_report([run], tmp_path / "r.html").read_text())
+    assert "Not run at any budget: ImageNet weights, ImageNet + SACL+XD" in page.text
+    assert any("From scratch not run with 50" in " ".join(row.split()) for row in page.rows)
+
+
+def test_label_curves_tell_probes_from_fine_tuned_and_place_all_labels() -> None:
+    found = accuracy_points(study_rows(random.Random(0), ("1x", "0.5x")))
+    findings = Findings(splits=[("train", 4000)], classes=10)
+    curves = label_curves(found, findings)
+    assert [c.width for c in curves] == ["1x", "0.5x"]
+    assert [title for title, _ in curves[0].panels] == [
+        "Linear probe on frozen features", "Fine-tuned",
+    ]  # fmt: skip
+    assert "400 training images per class" in curves[0].note
+    assert "not to scale" in label_curves(found, Findings())[0].note
+    probe, tuned = (str(picture) for _, picture in curves[0].panels)
+    assert "scratch" in tuned
+    assert "scratch" not in probe
+    # a curve needs two budgets: one alone is in the table
+    alone = [p for p in found if p.labels_per_class == 10]
+    assert label_curves(alone, findings) == []
+
+
+def test_fold_mode_says_how_the_figure_was_made_and_claims_agreement_only(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    rows = rows_of("scratch", [0.6, 0.7], split="folds")
+    rows += rows_of("sacl-xd", [0.8, 0.9], split="folds")
+    rows.append(
+        LedgerRow(
+            id="export/1x-onnx-none/agreement", stage="export", variant="sacl-xd", target="onnx",
+            width="1x", artifact_sha256="a" * 64, metric="agreement", value=1.0, n=120,
+            ci_low=0.97, ci_high=1.0,
+        )
+    )  # fmt: skip
+    Ledger(run / "ledger.json").put(rows)
+    splits = {"train": 100, "validation": 20, "test": 0}
+    data_json(run, NAMES, folds=5, splits=splits)
+    text = Page(write_report([run], tmp_path / "r.html").read_text()).text
+    for said in (
+        "Nets trained the same way name the right class for 85.0% of images they were not",
+        "mean over cross-validation folds",
+        "for its files no accuracy is claimed, only that they agree",
+        "no image is left to measure their accuracy on",
+        "5 folds took its place",
+        "The accuracy of the exported files: there is no test split",
+    ):
+        assert said in text, said
+    card = write_model_card(run, tmp_path / "card.md").read_text()
+    assert "no accuracy is claimed" in card
+    assert "| onnx | 1x | 100.0% | [97.0, 100.0] | 120 |" in card
