@@ -212,9 +212,9 @@ def balanced_row(
 
 def describe(row: LedgerRow) -> str:
     """Say a summary row in one line, in percent: who, what, how well, how sure."""
-    budget = f"  {row.labels_per_class or 'all'} labels per class"
-    if row.metric.startswith("knn"):
-        budget = ""
+    budget = "" if row.metric.startswith("knn") else "  with all labels"
+    if row.labels_per_class:
+        budget = f"  with {row.labels_per_class} label(s) per class"
     text = f"  {row.variant:<18} {row.width or '':<6} {row.metric:<15} {100 * row.value:.1f} %"
     if row.ci_low is not None and row.ci_high is not None:
         text += f"  [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}] ({row.interval})"

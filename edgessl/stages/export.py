@@ -45,6 +45,10 @@ class Source:
         return cls(folder, artifact, outputs(network, context.images.proof.images, artifact.input))
 
 
+def _name(source: Source, target: str) -> str:
+    return f"{source.artifact.facts['width']:g}x {target}"
+
+
 def export_folder(context: Context, artifact: Artifact, target: str) -> Path:
     """Return where the export of a plain net for a target lies in the run folder."""
     width = f"{artifact.facts['width']:g}x"
@@ -88,7 +92,7 @@ def run_export(context: Context, source: Source, target: str) -> Path:
 
 def _export(context: Context, source: Source, target: str, folder: Path) -> None:
     section, test = context.recipe.export, context.images.proof
-    context.reporter.say(f"export: {target} ...")
+    context.reporter.say(f"export: {_name(source, target)} ...")
     log = folder / "converter.log"
     job = {"target": target, "model_folder": str(source.folder), "out_folder": str(folder)}
     limits: dict[str, Any] = {"timeout_s": section.timeout_s, "memory_mb": section.memory_mb}
@@ -125,7 +129,7 @@ def _export(context: Context, source: Source, target: str, folder: Path) -> None
             hint=f"both outputs are in {folder / 'mismatch.npz'}",
         )
     context.reporter.say(
-        f"export: {target} agrees with PyTorch on {100 * parity.agreement:.1f} % of "
+        f"export: {_name(source, target)} agrees with PyTorch on {100 * parity.agreement:.1f} % of "
         f"{parity.n} images, largest difference {parity.max_abs:.1e} of the largest logit"
     )
 
