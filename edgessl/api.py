@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from edgessl.api_data import data_check as data_check
+from edgessl.api_data import data_prepare as data_prepare
 from edgessl.core import files
 from edgessl.core.console import Reporter
 from edgessl.core.errors import EdgeSSLError, Interrupted, UsageProblem

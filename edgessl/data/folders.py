@@ -50,7 +50,8 @@ def open_folder(root: Path, name: str) -> ImageSet:
         loose = len(found) - len(classes)
         because = f"{loose} of {len(found)} images lie beside the class folders, not in one"
     return ImageSet(
-        name, items, load, labels, class_names, tuple(skipped), because, mode=mode
+        name, items, load, labels, class_names, tuple(skipped), because, mode=mode,
+        paths=tuple(found),
     )  # fmt: skip
 
 

@@ -85,7 +85,16 @@ def _matches(items: Sequence[str], pattern: str) -> list[str]:
 
 def units(prepared: Prepared) -> list[list[int]]:
     """Return the rows of every unit, each ascending, the units by their first row."""
-    parent = list(range(len(prepared.source_sha256)))
+    return connected(prepared.source_sha256, prepared.groups or ())
+
+
+def connected(*bonds: Sequence[str]) -> list[list[int]]:
+    """Return sets of rows that equal keys connect, directly or over others.
+
+    Args:
+        bonds: One key per row in each, or nothing; the first has a key for every row.
+    """
+    parent = list(range(len(bonds[0])))
 
     def root(row: int) -> int:
         while parent[row] != row:
@@ -93,7 +102,7 @@ def units(prepared: Prepared) -> list[list[int]]:
             row = parent[row]
         return row
 
-    for keys in (prepared.source_sha256, prepared.groups or ()):
+    for keys in bonds:
         first: dict[str, int] = {}
         for row, key in enumerate(keys):
             a, b = root(first.setdefault(key, row)), root(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,7 @@ class ImageSet:
         groups: Name of the group of every image, by ``data.group_by``; None where images are
             on their own (see :func:`edgessl.data.groups.grouped`).
         mode: Position to the colour mode the image is stored in, in Pillow's names.
+        paths: File of every image, where each has one of its own.
         known: What a cache remembers of the originals; None where images are the originals.
     """
 
@@ -75,6 +77,7 @@ class ImageSet:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     groups: tuple[str, ...] | None = None
     mode: Callable[[int], str] = _rgb
+    paths: tuple[Path, ...] | None = None
     known: Originals | None = None
 
     def __len__(self) -> int:

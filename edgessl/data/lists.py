@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edgessl.core import files
 from edgessl.core.errors import DataInvalid
 from edgessl.data.folders import decoders, file_problem, numbered, printable
 from edgessl.data.image_set import ImageSet, Skipped
@@ -53,11 +54,42 @@ def open_list(path: Path, name: str) -> ImageSet:
     return _image_set(path, name, kept, skipped)
 
 
+def write_list(
+    out: Path,
+    paths: Sequence[Path],
+    labels: Sequence[str] | None,
+    columns: Mapping[str, Sequence[str]],
+) -> Path:
+    """Write a ``.csv`` list that :func:`open_list` reads; paths below its folder are relative.
+
+    Args:
+        out: The file.
+        paths: One per image.
+        labels: Class of every image, or None.
+        columns: Further columns.
+
+    Raises:
+        DiskFull: No space is left.
+    """
+    base = out.parent.absolute()
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([PATH, *([LABEL] if labels is not None else []), *columns])
+    for row, path in enumerate(paths):
+        whole = path.absolute()
+        shown = whole.relative_to(base) if whole.is_relative_to(base) else whole
+        label = [] if labels is None else [labels[row]]
+        writer.writerow([str(shown), *label, *(values[row] for values in columns.values())])
+    files.write_bytes(out, stream.getvalue().encode("utf-8", "surrogateescape"))
+    return out
+
+
 def _image_set(
     path: Path, name: str, rows: Sequence[dict[str, str]], skipped: Sequence[Skipped]
 ) -> ImageSet:
     items = tuple(printable(row[PATH]) for row in rows)
-    load, mode = decoders([path.parent / row[PATH] for row in rows], items)
+    paths = tuple(path.parent / row[PATH] for row in rows)
+    load, mode = decoders(paths, items)
     bare = [row for row in rows if not row.get(LABEL)]
     labels, class_names, because = None, (), "its lines name no labels"
     if not bare:
@@ -68,7 +100,8 @@ def _image_set(
     others = [column for column in rows[0] if column not in (PATH, LABEL)]
     columns = {c: tuple(printable(row[c]) for row in rows) for c in others}
     return ImageSet(
-        name, items, load, labels, class_names, tuple(skipped), because, columns, mode=mode
+        name, items, load, labels, class_names, tuple(skipped), because, columns, mode=mode,
+        paths=paths,
     )  # fmt: skip
 
 

@@ -196,7 +196,9 @@ def _files(name: str, split: str, made: Any, class_names: list[str]) -> ImageSet
     items = tuple(path.relative_to(root).as_posix() for path in paths)
     load, mode = decoders(paths, items)
     labels = np.array([label for _, label in pairs], np.int64)
-    return ImageSet(f"{name}:{split}", items, load, labels, tuple(class_names), mode=mode)
+    return ImageSet(
+        f"{name}:{split}", items, load, labels, tuple(class_names), mode=mode, paths=tuple(paths)
+    )
 
 
 def _pairs(made: Any) -> Iterator[tuple[str, int]]:

@@ -21,9 +21,13 @@ PICTURE_SIDE = 220
 
 
 def picture(image_HWC: NDArray[np.uint8]) -> str:
-    """Return an image as a data URI, its long side at most 220 pixels."""
+    """Return an image as a data URI, at most 220 pixels long; a tiny one is enlarged."""
     image = Image.fromarray(image_HWC)
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    times = PICTURE_SIDE // 2 // max(image.size)
+    if times > 1:
+        size = (image.width * times, image.height * times)
+        image = image.resize(size, Image.Resampling.NEAREST)
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
