@@ -40,7 +40,7 @@ def to_model_input(images_NHWC: NDArray[np.uint8], spec: InputSpec) -> NDArray[n
 def image_sha256(image_HWC: NDArray[np.uint8]) -> str:
     """Identity of one prepared image: SHA-256 of its shape and pixels, 64 hex digits."""
     digest = hashlib.sha256(repr(image_HWC.shape).encode())
-    digest.update(np.ascontiguousarray(image_HWC))  # no copy: it may be a large photograph
+    digest.update(np.ascontiguousarray(image_HWC).data)  # no copy: it may be a large photograph
     return digest.hexdigest()
 
 

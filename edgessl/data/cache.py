@@ -119,7 +119,7 @@ def open_cache(folder: Path, name: str) -> ImageSet:
         height, width = map(int, shapes[position])
         stop = int(ends[position])
         image = np.array(pixels[stop - height * width * 3 : stop]).reshape(height, width, 3)
-        if zlib.crc32(image) != sums[position]:
+        if zlib.crc32(image.data) != sums[position]:
             raise ImageUnreadable(items[position], f"its pixels in {PIXELS} are damaged")
         return image
 
@@ -196,9 +196,9 @@ def _write(source: ImageSet, side: int, part: Path, progress: Callable[[int], ob
 
 def _append(stream: BinaryIO, table: dict[str, list[Any]], image: NDArray[np.uint8]) -> None:
     image = np.ascontiguousarray(image)
-    stream.write(image)
+    stream.write(image.data)
     table["shape"].append([image.shape[0], image.shape[1]])
-    table["crc32"].append(zlib.crc32(image))
+    table["crc32"].append(zlib.crc32(image.data))
 
 
 def _one(

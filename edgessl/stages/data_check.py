@@ -292,7 +292,8 @@ def _check_list(path: Path, has_files: bool, name: str) -> None:
 def _write_list(path: Path, roles: Sequence[Role], near: NearDuplicates | None) -> Path:
     """List the images of the first source, near-duplicates (and its groups) as ``group``."""
     seen = roles[0].seen
-    paths = seen.source.paths or ()
+    assert seen.source.paths is not None  # see _check_list
+    paths = seen.source.paths
     alike = [str(n) for n in (near.group if near else np.arange(len(seen.kept)))]
     units = connected(alike[: len(seen.kept)], seen.groups or ())
     group = {row: f"group {min(rows)}" for rows in units for row in rows}
