@@ -83,7 +83,9 @@ def test_every_tensor_has_its_channel_groups(name):
     axes = architecture.channel_axes(net)
     assert set(axes) == set(net.state_dict())
     assert all(len(axes[k]) == t.ndim for k, t in net.state_dict().items())
-    assert ENCODERS[name].facts["features_1x"] == architecture.feature_size(1.0)
+    facts = ENCODERS[name].facts
+    assert facts["features_1x"] == architecture.feature_size(1.0)
+    assert facts["imagenet_weights"] == (architecture.weights is not None)
 
 
 # conv and Linear MACs at 224 px with a 1000-way head, in millions (torchvision's documentation)
@@ -98,6 +100,16 @@ def test_multiply_accumulates_are_those_listed(name):
     macs = count_macs(ENCODERS.load(name).network(1.0, classes=1000), 224, 224) / 1e6
     assert ENCODERS[name].facts["macs_1x_224_m"] == pytest.approx(macs, abs=0.05)
     assert macs == pytest.approx(MACS.get(name, macs), abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("width", "parameters_m", "macs_m"), [(1, 4.2, 569), (0.75, 2.6, 325), (0.5, 1.3, 149)]
+)
+def test_mobilenet_v1_has_the_size_of_its_paper_at_every_width(width, parameters_m, macs_m):
+    """Table 6 of arXiv:1704.04861."""
+    net = ENCODERS.load("mobilenet_v1").network(width, classes=1000)
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(parameters_m, abs=0.05)
+    assert count_macs(net, 224, 224) / 1e6 == pytest.approx(macs_m, abs=1)
 
 
 @pytest.mark.parametrize("name", tuple(ENCODERS))
@@ -223,6 +235,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_the_extracted_v3_large_runs_in_torchvision_without_edgessl(tmp_path):
     """A 1.5x-1x host with a head on its slim net, extracted, in a script of its own."""
     from edgessl.evaluation.finetune import with_head

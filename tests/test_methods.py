@@ -57,9 +57,12 @@ def method(name, widths=DENSE, bn="switch", **options):
     return made.double().train()
 
 
-def views(n=8, side=16, seed=3):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(n, 3, side, side, dtype=torch.float64, generator=generator) for _ in "ab"]
+def views(n=8, side=16, count=2):
+    generator = torch.Generator().manual_seed(3)
+    return [
+        torch.randn(n, 3, side, side, dtype=torch.float64, generator=generator)
+        for _ in range(count)
+    ]
 
 
 def gradients(made, loss):
@@ -146,7 +149,7 @@ def test_methods_of_one_width_refuse_slim_nets(name):
         method(name, SLIM)
 
 
-@pytest.mark.parametrize("name", tuple(METHODS))
+@pytest.mark.parametrize("name", ["sacl-xd", "sacl", "xd", "barlow"])
 def test_the_cost_is_what_the_passes_cost(name):
     """Three units a pass with gradient, one a pass without: counted, not declared."""
     facts, units = METHODS[name].facts, Counter()
@@ -168,8 +171,8 @@ def test_the_cost_is_what_the_passes_cost(name):
 
 @pytest.mark.parametrize("name", tuple(METHODS))
 def test_every_method_learns_from_one_batch_without_collapse(name):
-    made = method(name, (0.375, (0.25,)) if takes_slim_nets(name) else (0.25, (0.25,)))
-    x = views(32, side=12)
+    made = method(name, (0.375, (0.25,)) if takes_slim_nets(name) else (0.25, (0.25,))).float()
+    x = [view.float() for view in views(32, side=12, count=made.views)]
     optimizer = torch.optim.AdamW(made.parameters(), lr=3e-3)
     losses = []
     for _ in range(25):

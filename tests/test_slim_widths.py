@@ -11,13 +11,13 @@ from edgessl.encoders import ENCODERS
 from edgessl.slimming.extract import NetSpec, build_sliced, extract, largest_difference
 from edgessl.slimming.sliced import HOST, Sliced
 
-# at 0.5x these gain a residual connection that the host lacks
-NARROW = {"mobilenet_v3_small": 0.75}
 SHORT = "mobilenet_v1_short"
+# V3-small gains a residual connection at 0.5x; the others have narrow hosts to be quick
+WIDTHS = {SHORT: (1.5, (1.0, 0.5)), "mobilenet_v3_small": (1.5, (1.0, 0.75))}
 
 
 def spec_of(name, bn="switch"):
-    return NetSpec(name, 1.5, (1.0, NARROW.get(name, 0.5)), "small", bn)
+    return NetSpec(name, *WIDTHS.get(name, (1.0, (0.75, 0.5))), "small", bn)
 
 
 def nets(name=SHORT, bn="switch"):
