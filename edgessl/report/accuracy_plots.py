@@ -12,7 +12,7 @@ from edgessl.report.plots import DotRow, dot_rows
 from edgessl.report.summary import Summary
 from edgessl.report.svg import Axis
 from edgessl.report.variants import look
-from edgessl.report.waterfall import Step
+from edgessl.report.waterfall import Step, step_name
 
 PANELS = 2  # label budgets drawn one by one; of more only the first, as the curve shows all
 
@@ -111,9 +111,8 @@ def _step_row(step: Step) -> DotRow:
     row = step.row
     doubtful = step.verdict not in ("", "VALID")
     frozen = row.metric != "top1"
-    where = f" {step.where}" if step.where else ""
     return DotRow(
-        label=f"{step.label}{where}{f' ({step.verdict})' if doubtful else ''}",
+        label=step_name(row, short=True) + (f" ({step.verdict})" if doubtful else ""),
         text=formats.percent(row.value),
         value=100 * row.value,
         low=None if row.ci_low is None else 100 * row.ci_low,

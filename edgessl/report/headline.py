@@ -235,7 +235,8 @@ def _remarks(
 ) -> list[Remark]:
     """Return the honest sentences that belong beside the figures."""
     remarks = [Remark(judgement.sentence)] if judgement else []
-    remarks.append(Remark(pixels_do_better(found, labels, width), care=True))
+    if judgement is None or not judgement.pixels_win:
+        remarks.append(Remark(pixels_do_better(found, labels, width), care=True))
     if run.folded:
         text = (
             "There were too few labels for a test split. The figure is the mean over "

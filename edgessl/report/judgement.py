@@ -12,6 +12,10 @@ from edgessl.report.formats import budget, percent, plural, points, points_range
 from edgessl.report.variants import is_pretrained, name, order
 
 Answer = Literal["paid", "did not pay", "cannot tell"]
+NOT_WORTH = "these images do not show that a net is worth its cost."
+BRIEFLY = {
+    "pixels": "raw pixels", "scratch": "training from scratch", "imagenet": "ImageNet weights",
+}  # fmt: skip
 AS_RIVALS = {
     "pixels": "raw pixels without any net",
     "scratch": "the same net trained from scratch",
@@ -44,7 +48,7 @@ class Judgement:
     @property
     def short(self) -> str:
         """The rival in few words."""
-        return self.rival.label
+        return BRIEFLY.get(self.rival.variant, self.rival.label)
 
     @property
     def sentence(self) -> str:
@@ -66,7 +70,7 @@ class Judgement:
         proof = f"(95% interval {points_range(self.low, self.high)}, {paired})"
         if self.answer == "paid":
             return f"Pretraining paid here: {found} {proof}."
-        pixels = " Pixels alone do better." if self._pixels_win else ""
+        pixels = f" Pixels alone do better: {NOT_WORTH}" if self.pixels_win else ""
         if self.high is not None and self.high < 0:
             return f"Pretraining did not pay here: {found} {proof}.{pixels}"
         return (
@@ -75,7 +79,8 @@ class Judgement:
         )
 
     @property
-    def _pixels_win(self) -> bool:
+    def pixels_win(self) -> bool:
+        """Whether raw pixels without any net end above it."""
         return self.rival.variant == "pixels" and self.delta < 0
 
 
@@ -107,8 +112,7 @@ def pixels_do_better(found: Sequence[Point], labels: int | None, width: str) -> 
     """Say so when raw pixels beat every trained net at one budget; empty otherwise."""
     here = [p for p in found if p.labels_per_class == labels and p.width in ("", width)]
     floors = [p for p in here if p.variant == "pixels"]
-    tuned = [p for p in here if p.variant != "pixels" and not p.frozen]
-    own = max(tuned or [p for p in here if p.variant != "pixels"], default=None, key=_value)
+    own = max((p for p in here if p.variant != "pixels"), default=None, key=_value)
     floors = [p for p in floors if own and p.split == own.split and p.value >= own.value]
     if not floors or own is None:
         return ""
@@ -116,8 +120,7 @@ def pixels_do_better(found: Sequence[Point], labels: int | None, width: str) -> 
     return (
         f"Pixels alone do better: with {budget(labels)}, {floor.label} reaches "
         f"{percent(floor.value)}, {points(floor.value - own.value).lstrip('+')} points above "
-        f"the best net ({own.label}, {percent(own.value)}). These images do not show that the "
-        "net is worth its cost."
+        f"the best net ({own.label}, {percent(own.value)}): {NOT_WORTH}"
     )
 
 

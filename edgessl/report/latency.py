@@ -211,12 +211,12 @@ def _pictures(bench: FoundBench, title: str) -> list[tuple[Markup, str]]:
     starts = bench.starts
     if starts:
         drawn += " Dashed lines: a fresh process starts."
-    shape, beyond = histogram(f"{name}, distribution, {title}", samples, lines)
+    shape, about = histogram(f"{name}, distribution, {title}", samples, lines)
     course, above = time_order(f"{name}, time order, {title}", samples, starts)
     most = f"the longest {milliseconds(max(samples))} ms"
-    counted = f"{name}, milliseconds, {count(n)} samples."
-    if beyond:
-        counted += f" {count(beyond)} of them lie beyond the axis, {most}."
+    if "Logarithmic" in about:
+        drawn += " Logarithmic axis."
+    counted = f"{name}, milliseconds, {count(n)} samples. {about}".strip()
     if above:
         drawn += f" Marks on the upper edge: {plural(above, 'sample')} above it, {most}."
     return [(shape, counted), (course, drawn)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from edgessl.report.read import Run
 SIDES = (128, 96, 64)  # pixels of an embedded picture, the largest that the room allows
 ROOM = 1_000_000  # bytes of pictures in one report, all widths and runs together
 MOST = 24
+HASH = re.compile("[0-9a-f]{64}")  # shown by its head, as elsewhere
 LARGEST = 64_000_000  # bytes that are unpacked from one file
 
 
@@ -96,7 +98,8 @@ def _mistakes(
         if room < 0:
             break
         true, said = (_class(int(arrays[k][index]), labels) for k in ("label", "predicted"))
-        item = next((str(arrays[k][index]) for k in ("item", "sha256") if k in arrays), "")
+        names = (str(arrays[k][index]) for k in ("item", "sha256") if k in arrays)
+        item = next((n[:12] if HASH.fullmatch(n) else n for n in names if n), "")
         score = float(arrays["score"][index])
         drawn = min(side, max(images.shape[1:3]))
         shown.append(Mistake(picture, drawn, true, said, score, item))
@@ -108,7 +111,7 @@ def _png(image: NDArray[np.uint8], side: int) -> str:
     if max(picture.size) > side:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
+    picture.save(stream, "PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 

@@ -23,6 +23,7 @@ from edgessl.report.svg import (
 
 SHOWN_POINTS = 2000  # more samples than this are drawn in groups, and the caption says so
 BINS = 60
+WIDE = 12  # a span of samples from which on an axis is logarithmic
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,7 @@ def distributions(title: str, rows: Sequence[Distribution]) -> tuple[Markup, str
 
     Each row has its own height; on a logarithmic axis the bins are of equal ratio.
     """
-    ends = [bound for row in rows for bound in (min(row.samples), usual_end(row.samples))]
-    wide = min(ends) > 0 and max(ends) > 12 * min(ends)
-    axis = Axis.decades(ends) if wide else Axis.around(ends, wanted=5, floor=0.0)
+    axis = sample_axis([row.samples for row in rows])
     step, top = 62, 6
     bottom = top + step * len(rows)
     parts = vertical_grid(axis, top, bottom, " ms")
@@ -60,7 +59,7 @@ def distributions(title: str, rows: Sequence[Distribution]) -> tuple[Markup, str
             kind = "rule" if name == "p50" else "rule dotted"
             parts.append(upright_line(axis.at(value), y + 22, y + step - 4, kind))
     text = "; ".join(f"{row.label}: {row.text}" for row in rows)
-    notes = ["Logarithmic axis; the bins have equal ratios."] if wide else []
+    notes = ["Logarithmic axis; the bins have equal ratios."] if axis.log else []
     if beyond:
         notes.append(f"{beyond:,} samples lie beyond the axis.")
     return figure(title, f"{title}. {text}", bottom + 24, parts), " ".join(notes)
@@ -81,16 +80,23 @@ def _outline(places: Sequence[float]) -> str:
     return f"{path}H1000V1000z"
 
 
-def histogram(title: str, samples: Sequence[float], lines: dict[str, float]) -> tuple[Markup, int]:
-    """Draw ``samples`` (ms) in bins and return how many lie beyond the axis, for the caption."""
+def sample_axis(groups: Sequence[Sequence[float]]) -> Axis:
+    """Choose an axis (ms) for groups of samples; logarithmic where they span a factor of WIDE."""
+    ends = [bound for samples in groups for bound in (min(samples), usual_end(samples))]
+    if min(ends) > 0 and max(ends) > WIDE * min(ends):
+        return Axis.decades(ends)
+    return Axis.around(ends, wanted=5, floor=0.0)
+
+
+def histogram(title: str, samples: Sequence[float], lines: dict[str, float]) -> tuple[Markup, str]:
+    """Draw ``samples`` (ms) in bins; returns what to know of the axis, for the caption."""
     height, top = 150, 22
-    axis = Axis.around([min(samples), usual_end(samples)], wanted=5, floor=0.0)
-    inside = [value for value in samples if value <= axis.high]
+    axis = sample_axis([samples])
+    inside = [axis.at(value) for value in samples if axis.low <= value <= axis.high]
     bins = max(8, min(BINS, round(math.sqrt(len(inside)))))
     counts = [0] * bins
-    for value in inside:
-        place = (value - axis.low) / (axis.high - axis.low)
-        counts[max(0, min(bins - 1, int(place * bins)))] += 1
+    for place in inside:
+        counts[min(bins - 1, int(place / 100 * bins))] += 1
     highest = max(counts) or 1
     parts = vertical_grid(axis, top, top + height, " ms")
     for index, number in enumerate(counts):
@@ -112,7 +118,11 @@ def histogram(title: str, samples: Sequence[float], lines: dict[str, float]) -> 
         anchor = "end" if place > 85 else "start" if place < 8 or name != "p50" else "end"
         parts.append(words_at(place, top - 8, name, "tick strong", anchor))
     text = f"{title}: {len(samples)} samples from {min(samples):.4g} to {max(samples):.4g} ms"
-    return figure(title, text, top + height + 24, parts), len(samples) - len(inside)
+    beyond = len(samples) - len(inside)
+    notes = ["Logarithmic axis, bins of equal ratio."] if axis.log else []
+    if beyond:
+        notes.append(f"{beyond:,} of them lie beyond the axis, the longest {max(samples):.3g} ms.")
+    return figure(title, text, top + height + 24, parts), " ".join(notes)
 
 
 def usual_end(samples: Sequence[float]) -> float:
@@ -137,7 +147,8 @@ def time_order(
     straggler is lost. ``starts`` are the sample indices at which a new repeat begins.
     """
     height, top = 150, 22
-    axis = Axis.around([0.0, usual_end(samples)], wanted=4, floor=0.0)
+    wide = sample_axis([samples])
+    axis = wide if wide.log else Axis.around([0.0, usual_end(samples)], wanted=4, floor=0.0)
     n = len(samples)
     group = group_size(n)
     parts = horizontal_grid(axis, top, height)

@@ -72,7 +72,7 @@ class Axis:
         first = max(i for i, mark in enumerate(marks) if mark <= min(known) * (1 + 1e-9))
         last = min(i for i, mark in enumerate(marks) if mark >= max(known) * (1 - 1e-9))
         ticks = marks[first : max(last, first + 1) + 1]
-        shown = [t for t in ticks if len(ticks) <= 6 or f"{t:e}".startswith("1")]
+        shown = [t for t in ticks if len(ticks) <= 8 or f"{t:e}".startswith("1")]
         return cls(ticks[0], ticks[-1], tuple(shown), tuple(f"{t:g}" for t in shown), log=True)
 
     def at(self, value: float) -> float:

@@ -78,7 +78,7 @@ def waterfall(run: Run) -> list[Step]:
         step = _step(row, known, run)
         probe = _probe(row, run) if row.stage not in CHAIN else None
         if probe is not None:
-            found.append(_bare(probe, "Linear probe, frozen features"))
+            found.append(_bare(probe, step_name(probe)))
             gain = row.value - probe.value
             step = _bare(row, step.label, before=probe, against="linear probe", gain=gain)
         found.append(step)
@@ -129,9 +129,12 @@ def benches_of(row: LedgerRow, run: Run) -> list[FoundBench]:
     return sorted(found, key=lambda b: first_text(b.result.run, "finished"), reverse=True)
 
 
-def step_name(row: LedgerRow) -> str:
-    """Name what a row measured: ``Extracted net, 1x`` or ``ONNX int8, on pi5``."""
-    width = f", {row.width}" if row.width else ""
+def step_name(row: LedgerRow, *, short: bool = False) -> str:
+    """Name what a row measured: ``Extracted net, 1x`` or ``ONNX int8, 1x, on the device``.
+
+    ``short`` leaves out the width and names the device: ``ONNX int8 on pi5``.
+    """
+    width = f", {row.width}" if row.width and not short else ""
     target = NAMES.get(row.target or "", row.target or "file")
     precision = "" if row.quantize in (None, "none") else f" {row.quantize}"
     if row.stage == "extract":
@@ -139,7 +142,9 @@ def step_name(row: LedgerRow) -> str:
     if row.stage == "export":
         return f"{target}{precision}{width}"
     if row.stage == "bench":
-        return f"{target}{precision}{width}, on the device"
+        return f"{target}{precision}" + (f" on {row.where}" if short else f"{width}, on the device")
+    if row.metric != "top1":
+        return "Linear probe, frozen features"
     return f"Fine-tuned slice of the host{width}"
 
 
