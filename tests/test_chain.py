@@ -10,7 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import ENVIRONMENT, TINY, edgessl, seals, settings, start
+from command_line import (
+    CONSENT,
+    ENVIRONMENT,
+    TINY,
+    consent_files,
+    edgessl,
+    network_attempts,
+    processes,
+    seals,
+    settings,
+    start,
+)
 
 pytestmark = [pytest.mark.chain, pytest.mark.slow]
 
@@ -49,6 +60,26 @@ def test_every_file_of_the_contract_is_there(whole_run):
     for path in whole_run.rglob("*.json"):
         document = json.loads(path.read_text())
         assert {"schema", "kind", "edgessl"} <= set(document), path
+
+
+def test_the_whole_run_sent_nothing_and_left_the_consent_alone(whole_run):
+    """Trainings, converters, runtimes and the agent that measures, each in its process."""
+    seen = " ".join(processes())
+    for part in ("-m edgessl run", "-m edgessl.stages.child", "agent-"):
+        assert part in seen
+    assert network_attempts() == []
+    assert consent_files() == {CONSENT.name: "1"}
+
+
+def test_every_target_predicts_the_same_answers(whole_run):
+    tables = []
+    for target in ("onnx", "openvino", "tflite"):
+        folder = f"whole/export/0.25x-{target}-none"
+        edgessl("predict", folder, "digits", "--csv", f"{target}.csv", cwd=whole_run.parent)
+        with (whole_run.parent / f"{target}.csv").open(newline="") as stream:
+            tables.append([(row["path"], row["predicted"]) for row in csv.DictReader(stream)])
+    assert len(tables[0]) == 1797
+    assert tables[0] == tables[1] == tables[2]
 
 
 def test_the_ledger_accounts_for_every_variant_with_intervals(whole_run):
