@@ -174,6 +174,23 @@ def test_aircraft_and_cars_as_they_lie_on_disk(tmp_path, monkeypatch):
     assert [s.item for s in prepared.skipped] == ["cars_train/2.jpg"]
 
 
+def test_imagenet_as_it_lies_on_disk(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="reads the names of the classes")
+    pytest.importorskip("torchvision", reason="reads the folders")
+    monkeypatch.setenv("EDGESSL_DATA", str(tmp_path))
+    root = tmp_path / "imagenet"
+    words = {"n01440764": ("tench", "Tinca tinca"), "n02012849": ("crane",), "n9": ("none",)}
+    for wnid in ("n02012849", "n01440764"):
+        (root / "val" / wnid).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(root / "val" / wnid / "1.JPEG")
+    torch.save((words, ["n01440764"]), root / "meta.bin")
+    found = open_source("imagenet:val")
+    assert found.class_names == ("n01440764 tench", "n02012849 crane")
+    assert found.items == ("val/n01440764/1.JPEG", "val/n02012849/1.JPEG")
+    with pytest.raises(DataInvalid, match="as it should be"):
+        open_source("imagenet")
+
+
 def test_files_of_cifar_with_another_sum_are_never_unpickled(tmp_path, monkeypatch):
     pytest.importorskip("torchvision", reason="checks the sums")
     monkeypatch.setenv("EDGESSL_DATA", str(tmp_path))

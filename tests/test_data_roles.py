@@ -94,6 +94,14 @@ def test_in_folds_unlabeled_images_may_be_those_of_the_test_and_one_line_says_so
     assert not [line for line in other.reporter.lines if line.startswith("warning")]
 
 
+def test_the_same_source_in_both_roles_is_refused_beside_a_test_split(tmp_path):
+    photos = str(pictures(tmp_path / "photos", {"a": 6, "b": 6}))
+    images = opened(tmp_path, labels=photos, unlabeled=photos, folds=None)
+    with pytest.raises(DataInvalid, match="as labelled and as unlabeled") as caught:
+        images.pool  # noqa: B018
+    assert "leave out --unlabeled" in caught.value.hint
+
+
 def test_groups_of_a_list_stay_together_and_are_counted(tmp_path):
     photos = pictures(tmp_path / "photos", {"a": 40, "b": 40})
     rows = ["path,label,day"]

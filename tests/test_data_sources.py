@@ -228,6 +228,18 @@ def test_labels_need_class_folders(tmp_path):
         open_source(str(tmp_path)).require_labels()
 
 
+def test_folders_of_splits_are_not_classes(tmp_path):
+    for split in ("train", "Val", "test"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / split / "cat/1.png")
+    with pytest.raises(DataInvalid, match="splits, not classes: Val, test, train") as caught:
+        open_source(str(tmp_path)).require_labels()
+    assert f"--labels {tmp_path}/train" in caught.value.hint
+    (tmp_path / "bus").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "bus/1.png")
+    open_source(str(tmp_path)).require_labels()
+
+
 def test_what_cannot_be_a_source_says_why(tmp_path):
     with pytest.raises(DataInvalid, match="no such folder or dataset: 'digit'") as caught:
         open_source("digit")

@@ -11,6 +11,21 @@ from numpy.typing import NDArray
 
 from edgessl.core.errors import DataInvalid
 
+# folders of these names hold splits; a data set may have a class "train", but not only such
+SPLIT_NAMES = frozenset(
+    {
+        "train",
+        "training",
+        "val",
+        "valid",
+        "validation",
+        "test",
+        "testing",
+        "unlabeled",
+        "unlabelled",
+    }
+)
+
 
 class ImageUnreadable(DataInvalid):
     """One image cannot be decoded; whoever walks a whole source skips it and counts it."""
@@ -87,7 +102,8 @@ class ImageSet:
         """Return the labels, for a stage that cannot do without.
 
         Raises:
-            DataInvalid: There are none, or all images are of one class.
+            DataInvalid: There are none, all images are of one class, or the classes are called
+                train, test and the like.
         """
         if self.labels is None:
             raise DataInvalid(
@@ -100,5 +116,12 @@ class ImageSet:
                 f"{self.name} has the one class '{''.join(self.class_names)}'; "
                 "at least two are needed to classify",
                 hint="give the folder that holds the class folders",
+            )
+        if SPLIT_NAMES.issuperset(name.lower() for name in self.class_names):
+            raise DataInvalid(
+                f"the sub-folders of {self.name} are splits, not classes: "
+                f"{', '.join(self.class_names)}",
+                hint=f"give each for what it is: --labels {self.name}/{self.class_names[-1]}, "
+                "--test ...",
             )
         return self.labels

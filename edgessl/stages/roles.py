@@ -158,6 +158,12 @@ class Images:
             DataInvalid: No images, or some of them are kept back for choosing or measuring.
         """
         data, side = self.data, self.spec.resize
+        if data.unlabeled is not None and data.unlabeled == data.labels and self.folds is None:
+            raise DataInvalid(
+                f"{data.unlabeled} is given as labelled and as unlabeled images: pretraining "
+                "would see the test images",
+                hint="leave out --unlabeled: pretraining takes the training split of --labels",
+            )
         if data.unlabeled is not None:
             source = open_source(data.unlabeled)
             stored = prepare_storage(source, side, cache=self.folder)
