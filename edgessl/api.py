@@ -15,6 +15,12 @@ from typing import Any
 
 from edgessl.api_data import data_check as data_check
 from edgessl.api_data import data_prepare as data_prepare
+from edgessl.api_light import Finding as Finding
+from edgessl.api_light import cost as cost
+from edgessl.api_light import doctor as doctor
+from edgessl.api_light import init as init
+from edgessl.api_light import predict as predict
+from edgessl.api_light import runs as runs
 from edgessl.core import files
 from edgessl.core.console import Reporter
 from edgessl.core.errors import EdgeSSLError, Interrupted, UsageProblem
