@@ -80,9 +80,9 @@ def init(
     )
     asked = Asked(encoder, width, imgsz, device, mirror)
     result = write_recipe(seen, asked, out, overwrite=overwrite)
-    here = out == Path("edgessl.yaml")
-    after = "edgessl run" if here else f"edgessl run {out}"
-    return Finding("init", result, after if result["labelled"] else "edgessl pretrain")
+    named = "" if out == Path("edgessl.yaml") else f" {out}"
+    after = f"edgessl run{named} --dry-run" if result["labelled"] else "edgessl pretrain --dry-run"
+    return Finding("init", result, after)
 
 
 def predict(

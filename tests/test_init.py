@@ -131,7 +131,7 @@ def test_any_name_of_folder_and_class_survives(tmp_path, monkeypatch, name):
     for label in (name, "other"):
         pictures(Path(name) / label, 6)
     finding = api_light.init(labels=name)
-    assert finding.next == "edgessl run"
+    assert finding.next == "edgessl run --dry-run"
     values = load_yaml(Path("edgessl.yaml").read_text("utf-8"), "recipe")
     assert values["data"]["labels"] == name
     assert set(finding.result["seen"]["labels"]["classes"]) == {name, "other"}
@@ -143,7 +143,7 @@ def test_a_recipe_elsewhere_names_whole_paths(place):
     finding = api_light.init(labels="labelled", out=Path("configs/mine.yaml"))
     values = load_yaml(Path("configs/mine.yaml").read_text(), "recipe")
     assert values["data"]["labels"] == str(place / "labelled")
-    assert finding.next == "edgessl run configs/mine.yaml"
+    assert finding.next == "edgessl run configs/mine.yaml --dry-run"
 
 
 def test_a_file_is_never_replaced_unasked(place):
@@ -183,7 +183,7 @@ def test_bad_folders_are_refused_with_their_cause(place):
 
 def test_without_labels_pretraining_is_what_remains(place):
     finding = api_light.init(unlabeled="photos")
-    assert finding.next == "edgessl pretrain"
+    assert finding.next == "edgessl pretrain --dry-run"
     text = Path("edgessl.yaml").read_text()
     assert "one sub-folder per class" in text
     assert validated(load_yaml(text, "recipe")).data.labelled is None

@@ -110,6 +110,7 @@ def recipe_text(seen: Seen, asked: Asked, *, absolute: bool = False) -> str:
     lines = [
         "# Written by edgessl init from a quick look at the images. Change what you like:",
         "# edgessl schema recipe lists all keys; lines with a key behind a # are off.",
+        "# edgessl data check looks at every image, edgessl run --dry-run says how long it takes.",
         f"name: {_yaml(_run_name(seen))}",
         "seed: 0",
     ]
