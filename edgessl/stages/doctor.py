@@ -20,7 +20,7 @@ from edgessl.stages.imports import Package, look_for
 
 TRAINING = ("torch", "torchvision", "sklearn")
 SLOW = ("litert_torch",)  # ten seconds; tried when its target is asked for
-EXTRAS = dict.fromkeys(TRAINING, "train")
+EXTRAS: Mapping[str, str] = {package: "train" for package in TRAINING}
 # releases that are known not to work, and what to install instead
 BROKEN = {("torch", "2.13.0"): "pip install 'torch!=2.13.0' torchvision"}
 

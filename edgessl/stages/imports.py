@@ -107,8 +107,8 @@ def import_all(job: dict[str, Any]) -> dict[str, Any]:
         os.environ.setdefault(name, value)
     # openvino imports its telemetry inside try; None makes that fail before any of it runs
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    answers = {}
-    for name in job["names"]:
+    answers, names = {}, [str(name) for name in job["names"]]
+    for name in names:
         start, problem, facts = time.monotonic(), "", {}
         try:
             importlib.import_module(PROBES.get(name, name))
