@@ -16,8 +16,6 @@ from edgessl.cli.show import write
 from edgessl.core.errors import worst_of
 
 if TYPE_CHECKING:
-    import click
-
     from edgessl.api import Outcome
     from edgessl.api_light import Finding
 
