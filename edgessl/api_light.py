@@ -182,6 +182,6 @@ def doctor(*, target: str | None = None, device: str | None = None) -> Finding:
     result = examine(target, device)
     if result["works"]:
         return Finding("doctor", result, "edgessl run quickstart")
-    fixes = [ability["fix"] for ability in result["abilities"] if ability["fix"]]
+    fixes = [fix for a in result["abilities"] for fix in a["fix"].split("; ") if fix]
     error = MissingExtra("; ".join(result["problems"]), hint="; ".join(dict.fromkeys(fixes)))
     return Finding("doctor", result, "edgessl doctor", (error,))

@@ -91,6 +91,9 @@ def test_a_torchvision_that_does_not_fit_its_torch_is_told(monkeypatch):
     (error,) = api_light.doctor().errors
     assert "torchvision::nms" in error.message
     assert error.hint == "pip install --force-reinstall torch torchvision"
+    machine(monkeypatch, sklearn="1.0!ImportError: x")
+    (error,) = api_light.doctor().errors
+    assert error.hint == "pip install --force-reinstall scikit-learn"
     machine(monkeypatch, torch="2.13.0+cpu!ImportError: x")
     (error,) = api_light.doctor(target="onnx").errors
     assert error.hint == "pip install 'torch!=2.13.0' torchvision"

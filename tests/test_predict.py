@@ -241,6 +241,18 @@ def test_a_runtime_that_crashes_is_a_message(place, tmp_path, monkeypatch):
         api_light.predict("last", ["pictures/wide.png"])
 
 
+def test_an_exported_file_answers_without_torch(place, tmp_path, monkeypatch):
+    for package in ("torch", "torchvision", "sklearn"):
+        (tmp_path / f"{package}.py").write_text(f"raise AssertionError('{package} was imported')")
+    environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "edgessl", "predict", "last", "pictures/wide.png"], cwd=place,
+        env=environment, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("pictures/wide.png\n")
+
+
 def test_nothing_readable_is_an_error_that_says_why(place, monkeypatch):
     monkeypatch.chdir(place)
     with pytest.raises(DataInvalid, match=r"none of the 2 image\(s\)"):

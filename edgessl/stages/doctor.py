@@ -136,13 +136,13 @@ def _fix(package: Package) -> str:
         "",
     )
     if package.version is None:
-        return f"pip install 'edgessl[{extra}]'" if extra else f"pip install {package.name}"
+        return f"pip install 'edgessl[{extra}]'" if extra else f"pip install {package.distribution}"
     known = BROKEN.get((package.name, package.version.partition("+")[0]))
     if known:
         return known
     if package.name in ("torch", "torchvision"):  # most often the two do not fit each other
         return "pip install --force-reinstall torch torchvision"
-    return f"pip install --force-reinstall {package.name}"
+    return f"pip install --force-reinstall {package.distribution}"
 
 
 def _system(torch: Package | None) -> dict[str, Any]:

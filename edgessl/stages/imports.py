@@ -53,6 +53,11 @@ class Package:
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def distribution(self) -> str:
+        """Its name for pip."""
+        return DISTRIBUTIONS.get(self.name, self.name)
+
+    @property
     def usable(self) -> bool:
         """Whether it is installed and nothing is known against it."""
         return self.version is not None and self.imports is not False
