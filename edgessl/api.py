@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from edgessl.api_data import data_check as data_check
 from edgessl.api_data import data_prepare as data_prepare
+from edgessl.api_dry_run import dry_run as dry_run
 from edgessl.api_light import Finding as Finding
 from edgessl.api_light import cost as cost
 from edgessl.api_light import doctor as doctor
@@ -25,7 +25,7 @@ from edgessl.core import files
 from edgessl.core.console import Reporter
 from edgessl.core.errors import EdgeSSLError, Interrupted, UsageProblem
 from edgessl.core.ledger import LedgerRow
-from edgessl.core.registry import missing_extra
+from edgessl.core.registry import require_training
 from edgessl.core.runs import RunFolder, resolve, run_of
 from edgessl.stages.opening import DEFAULTS_FILE, export_folders, lineage, open_run, start_run
 from edgessl.stages.recipes import recipe_values, validated
@@ -77,7 +77,7 @@ def run(
         RecipeInvalid, DataInvalid, UsageProblem: Bad input.
         Interrupted: Stopped; state was saved.
     """
-    _require_training("run")
+    require_training("run")
     from edgessl.stages.chain import run_chain, selected
     from edgessl.stages.roles import check_sources
 
@@ -121,14 +121,13 @@ def pretrain(
         resume: Continue an interrupted pretraining in that folder.
         reporter: Speaks to the user.
     """
-    _require_training("pretrain")
+    require_training("pretrain")
     from edgessl.stages.pretrain import pretrain as stage
 
     context = open_run("pretrain", None, settings, out, resume, reporter)
-    folder = stage(context)
-    return Outcome(
-        "pretrain", context.run.path, {"checkpoint": str(folder)}, "edgessl evaluate last"
-    )
+    folders = [str(stage(context, start)) for start in context.recipe.starts]
+    result = {"checkpoint": folders[0], "checkpoints": folders}
+    return Outcome("pretrain", context.run.path, result, "edgessl evaluate last")
 
 
 def evaluate(
@@ -140,7 +139,7 @@ def evaluate(
     reporter: Reporter | None = None,
 ) -> Outcome:
     """Evaluate the slim net of a checkpoint by kNN and linear probe, beside raw pixels."""
-    _require_training("evaluate")
+    require_training("evaluate")
     from edgessl.stages.evaluate import evaluate as stage
     from edgessl.stages.networks import artifact_folders, tuned_width
 
@@ -171,7 +170,7 @@ def finetune(
         resume: Continue in that folder; finished trainings are kept.
         reporter: Speaks to the user.
     """
-    _require_training("finetune")
+    require_training("finetune")
     from edgessl.stages.finetune import run_finetune
     from edgessl.stages.networks import artifact_folders, check_encoder
 
@@ -210,7 +209,7 @@ def extract(
         UsageProblem: The checkpoint has no such width.
         GateFailed: The extracted net differs from the slim pass.
     """
-    _require_training("extract")
+    require_training("extract")
     from edgessl.stages.extract import run_extract
     from edgessl.stages.networks import artifact_folders, check_encoder, tuned_width
 
@@ -248,7 +247,7 @@ def export(
     A run folder means the nets of all its widths. Every target is tried; errors of the failing
     ones are in the outcome.
     """
-    _require_training("export")
+    require_training("export")
     from edgessl.stages.export import Source, run_export
     from edgessl.stages.networks import artifact_folders
 
@@ -320,17 +319,6 @@ def report(runs: Sequence[str | Path] = (), *, out: Path | None = None) -> Outco
     card = write_model_card(folders[-1], path.with_name("MODEL_CARD.md"))
     result = {"report": str(path), "model_card": str(card)}
     return Outcome("report", folders[-1], result, f"open {path} in a browser")
-
-
-def _require_training(command: str) -> None:
-    """Refuse a command whose packages are not installed, before anything is imported.
-
-    Raises:
-        MissingExtra: Names the package and the extra that brings it.
-    """
-    for package in ("torch", "torchvision", "sklearn"):
-        if find_spec(package) is None:
-            raise missing_extra(f"edgessl {command}", package, "train")
 
 
 def _rows(rows: Sequence[LedgerRow]) -> dict[str, Any]:

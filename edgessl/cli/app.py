@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from edgessl import __version__
 from edgessl.cli import completion
 from edgessl.cli import options as o
+from edgessl.cli.dry_run import text as dry_run_text
 from edgessl.cli.output import write_document
 from edgessl.cli.show import write
 from edgessl.core.errors import worst_of
@@ -144,6 +145,7 @@ def run(
     until: Annotated[
         str | None, typer.Option("--until", help="Last stage.", autocompletion=completion.stages)
     ] = None,
+    dry_run: o.DryRun = False,
     seed: o.Seed = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -161,9 +163,18 @@ def run(
     edgessl run my.yaml --set pretrain.epochs=200 --out runs/long
 
     edgessl run my.yaml --out runs/long --resume
+
+    edgessl run my.yaml --dry-run
     """
     from edgessl import api
 
+    if dry_run:
+        finding = api.dry_run(
+            recipe, settings=o.settings(set_, {"seed": seed}), out=out, start=start, until=until,
+            reporter=o.reporter(quiet, verbose, as_json),
+        )  # fmt: skip
+        tell(finding, dry_run_text(finding.result), as_json, quiet)
+        return
     outcome = api.run(
         recipe, settings=o.settings(set_, {"seed": seed}), out=out, resume=resume, start=start,
         until=until, reporter=o.reporter(quiet, verbose, as_json),
@@ -185,6 +196,7 @@ def pretrain(
     set_: o.Set = None,
     out: o.Out = None,
     resume: o.Resume = False,
+    dry_run: o.DryRun = False,
     seed: o.Seed = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -196,6 +208,8 @@ def pretrain(
     edgessl pretrain
 
     edgessl pretrain --unlabeled photos --labels labelled --encoder mobilenet_v3_large --imgsz 128
+
+    edgessl pretrain --unlabeled photos --dry-run
     """
     from edgessl import api
     from edgessl.encoders import ENCODERS
@@ -207,6 +221,13 @@ def pretrain(
         "encoder.name": o.known(ENCODERS, encoder), "encoder.width": o.known_width(width),
         "pretrain.epochs": epochs, "pretrain.batch": batch, "seed": seed,
     }  # fmt: skip
+    if dry_run:
+        finding = api.dry_run(
+            command="pretrain", settings=o.settings(set_, values), out=out,
+            reporter=o.reporter(quiet, verbose, as_json),
+        )  # fmt: skip
+        tell(finding, dry_run_text(finding.result), as_json, quiet)
+        return
     outcome = api.pretrain(
         settings=o.settings(set_, values), out=out, resume=resume,
         reporter=o.reporter(quiet, verbose, as_json),

@@ -19,6 +19,12 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; defau
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue an interrupted run; finished parts are kept.")
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Measure a few steps and print hours, memory and disk; write nothing."
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from edgessl.core.errors import MissingExtra, UsageProblem, nearest
@@ -73,3 +74,14 @@ def missing_extra(what: str, package: str, extra: str) -> MissingExtra:
         f"{what} needs the package '{package}', which is not installed",
         hint=f"pip install '{wanted}'",
     )
+
+
+def require_training(command: str) -> None:
+    """Refuse a command whose packages are not installed, before anything is imported.
+
+    Raises:
+        MissingExtra: Names the package and the extra that brings it.
+    """
+    for package in ("torch", "torchvision", "sklearn"):
+        if find_spec(package) is None:
+            raise missing_extra(f"edgessl {command}", package, "train")

@@ -33,6 +33,27 @@ def open_run(
     """Make the run of a lone command: its recipe, and what it inherits from its input's run."""
     reporter = reporter or Reporter()
     before = run_of(source) if source else None
+    if source is not None:
+        reporter.say(f"{command}: {source}")
+    recipe = lone_recipe(command, before, settings, reporter)
+    check_sources(recipe)
+    folder = RunFolder.create(out, command, resume=resume)
+    if before is not None and folder.is_new and before.resolve() != folder.path.resolve():
+        _inherit(folder, before, command, recipe)
+    return start_run(recipe, folder, reporter)
+
+
+def lone_recipe(
+    command: str, before: Path | None, settings: Settings | None, reporter: Reporter
+) -> Recipe:
+    """Return the recipe of a lone command, and say where options that were not given come from.
+
+    Args:
+        command: Its name.
+        before: Run folder that its input lies in, if any.
+        settings: Dotted values that were given.
+        reporter: Speaks to the user.
+    """
     values: dict[str, Any] = {}
     filled = []
     if before is not None and (before / "recipe.yaml").is_file():
@@ -41,15 +62,8 @@ def open_run(
     if DEFAULTS_FILE.is_file():
         values = _overlaid(values, read_recipe_values(DEFAULTS_FILE))
         filled.append(str(DEFAULTS_FILE))
-    if source is not None:
-        reporter.say(f"{command}: {source}")
     reporter.say(f"options not given: {', then '.join(reversed(filled)) or 'the defaults'}")
-    recipe = validated(override(values, {"name": command}), settings)
-    check_sources(recipe)
-    folder = RunFolder.create(out, command, resume=resume)
-    if before is not None and folder.is_new and before.resolve() != folder.path.resolve():
-        _inherit(folder, before, command, recipe)
-    return start_run(recipe, folder, reporter)
+    return validated(override(values, {"name": command}), settings)
 
 
 def _inherit(folder: RunFolder, before: Path, command: str, recipe: Recipe) -> None:

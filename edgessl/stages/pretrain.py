@@ -83,7 +83,7 @@ def _weights_identity(recipe: Recipe, start: str) -> dict[str, Any] | None:
     where = recipe.encoder.weights
     if start == "random" or where is None:
         return None
-    path = Path(where)
+    path = Path(where).expanduser()
     return {"where": where, "sha256": files.sha256_file(path) if path.is_file() else None}
 
 

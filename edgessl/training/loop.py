@@ -129,7 +129,7 @@ def _train(job: Job, reporter: Reporter) -> Plan:
     job.module.train()
     plan, saved = _plan_or_resume(job, reporter)
     done = saved or 0
-    optimizer = _optimizer(job.module, plan)
+    optimizer = make_optimizer(job.module, plan)
     record = Record(
         job.folder, job.identity, plan, job.module, optimizer,
         save_every_s=job.save_every_s, log_every=job.log_every,
@@ -215,7 +215,8 @@ def _look(job: Job, record: Record, reporter: Reporter, done: int) -> None:
     )
 
 
-def _optimizer(module: nn.Module, plan: Plan, lr: float | None = None) -> Optimizer:
+def make_optimizer(module: nn.Module, plan: Plan, lr: float | None = None) -> Optimizer:
+    """Build the optimiser of a plan, at another learning rate if one is given."""
     return optimizers.make_optimizer(
         module, plan.optimizer, lr=plan.learning_rate if lr is None else lr,
         weight_decay=plan.weight_decay, lars=plan.lars,
@@ -245,7 +246,7 @@ def fit_to_budget(
     if max_seconds is None:
         return plan, 0.0
     trial = copy.deepcopy(module)
-    optimizer = _optimizer(trial, plan, lr=1e-6)
+    optimizer = make_optimizer(trial, plan, lr=1e-6)
     took: list[float] = []
     for step in range(min(8, plan.steps)):
         start = time.perf_counter()
