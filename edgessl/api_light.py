@@ -7,6 +7,7 @@ They are part of :mod:`edgessl.api`; each returns a :class:`Finding`.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -80,7 +81,7 @@ def init(
     )
     asked = Asked(encoder, width, imgsz, device, mirror)
     result = write_recipe(seen, asked, out, overwrite=overwrite)
-    named = "" if out == Path("edgessl.yaml") else f" {out}"
+    named = "" if out == Path("edgessl.yaml") else f" {shlex.quote(str(out))}"
     after = f"edgessl run{named} --dry-run" if result["labelled"] else "edgessl pretrain --dry-run"
     return Finding("init", result, after)
 
@@ -118,7 +119,8 @@ def predict(
     )  # fmt: skip
     folder = result["model"]
     exported = (Path(folder) / "artifact.json").is_file()
-    return Finding("predict", result, f"edgessl {'bench' if exported else 'export'} {folder}")
+    after = f"edgessl {'bench' if exported else 'export'} {shlex.quote(folder)}"
+    return Finding("predict", result, after)
 
 
 def runs(folder: Path | None = None) -> Finding:
@@ -130,9 +132,10 @@ def runs(folder: Path | None = None) -> Finding:
     from edgessl.stages.overview import runs_in
 
     found = runs_in(folder)
-    after = f"edgessl report {found[-1]['path']}" if found else "edgessl run quickstart"
+    path = shlex.quote(found[-1]["path"]) if found else ""
+    after = f"edgessl report {path}" if found else "edgessl run quickstart"
     if found and found[-1]["command"] and found[-1]["status"] in ("unfinished", "interrupted"):
-        path, command = found[-1]["path"], found[-1]["command"]
+        command = found[-1]["command"]
         recipe = f" {path}/recipe.yaml" if command == "run" else ""
         after = f"edgessl {command}{recipe} --resume --out {path}"
     return Finding("runs", {"runs": found}, after)

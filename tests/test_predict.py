@@ -255,8 +255,14 @@ def test_an_exported_file_answers_without_torch(place, tmp_path, monkeypatch):
 
 def test_nothing_readable_is_an_error_that_says_why(place, monkeypatch):
     monkeypatch.chdir(place)
-    with pytest.raises(DataInvalid, match=r"none of the 2 image\(s\)"):
-        api_light.predict("last", ["pictures/cut.png", "pictures/gone.jpg"])
+    pictures = [f"pictures/{name}" for name in ("cut.png", "gone.jpg", "empty.jpg")]
+    with pytest.raises(DataInvalid, match=r"none of the 3 image\(s\)"):
+        api_light.predict("last", pictures)
+    skipped = api_light.predict("last", [*pictures, "pictures/wide.png"]).result["skipped"]
+    assert [item["reason"] for item in skipped[:2]] == [
+        "there is no such file",
+        "the file is empty",
+    ]
 
 
 def test_output_that_cannot_show_a_name_escapes_it(place):

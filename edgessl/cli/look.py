@@ -23,7 +23,10 @@ Target = Annotated[
 @app.command(rich_help_panel=USE)
 def predict(
     artifact: Annotated[
-        str, typer.Argument(help="Export folder, extracted model, run folder, or 'last'.")
+        str,
+        typer.Argument(
+            metavar="ARTIFACT", help="Export folder, extracted model, run folder, or 'last'."
+        ),
     ],
     images: Annotated[
         list[str] | None,

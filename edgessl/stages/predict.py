@@ -18,6 +18,7 @@ from edgessl.core.artifact import Artifact, InputSpec
 from edgessl.core.console import Reporter
 from edgessl.core.errors import DataInvalid, UsageProblem
 from edgessl.data.decode import fit, read_image
+from edgessl.data.folders import file_problem, printable
 from edgessl.data.image_set import ImageSet, ImageUnreadable, Skipped
 from edgessl.data.sources import SUFFIXES, open_source
 from edgessl.stages.inference import check_runnable, run_model, runnable_folder
@@ -109,9 +110,10 @@ def gather(sources: Sequence[str | Path]) -> ImageSet:
     for source in map(str, sources):
         path = Path(source).expanduser()
         if path.suffix.lower() in SUFFIXES and not path.is_dir():
-            # a name that is not UTF-8 could not be written as JSON
-            name = os.fsencode(source).decode("utf-8", "backslashreplace")
-            loads.append((name, lambda path=path: read_image(path)))
+            if problem := file_problem(path):
+                skipped.append(Skipped(printable(source), problem))
+            else:
+                loads.append((printable(source), lambda path=path: read_image(path)))
             continue
         opened = open_source(source)
         prefix = f"{source.rstrip(os.sep)}/" if path.is_dir() else ""
