@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from report_runs import Page, begun
 from report_study import NAMES, data_json, study_rows
 
 from edgessl.core.ledger import Ledger, LedgerRow
+from edgessl.core.statistics import resampled_t_interval, student_t_interval
 from edgessl.report.accuracy import accuracy_points
 from edgessl.report.findings import Findings
 from edgessl.report.html import write_report
@@ -102,6 +104,32 @@ def test_budgets_and_widths_are_judged_apart() -> None:
         rows += rows_of("sacl-xd", [0.50 + gain, 0.52 + gain, 0.51 + gain], **place)
     found = {(j.mine.width, j.labels_per_class): j.answer for j in judged(rows)}
     assert found == {("1x", 10): "paid", ("1x", None): "did not pay", ("0.5x", 10): "did not pay"}
+
+
+def test_folds_are_judged_by_the_interval_of_folds_not_of_independent_draws() -> None:
+    def folds(variant: str, values: list[float]) -> list[LedgerRow]:
+        rows = rows_of(variant, values, split="folds")
+        low, high = resampled_t_interval(values, 0.5) or (None, None)
+        update = {"id": f"{variant}/all", "draw": None, "value": fmean(values)}
+        update |= {"ci_low": low, "ci_high": high}
+        return [*rows, rows[0].model_copy(update=update)]
+
+    scratch = [0.50, 0.54, 0.49, 0.53, 0.52]
+    mine = [s + d for s, d in zip(scratch, [0.02, 0.03, 0.01, 0.03, 0.01], strict=True)]
+    pairs = [m - s for m, s in zip(mine, scratch, strict=True)]
+    (judgement,) = judged(folds("scratch", scratch) + folds("sacl-xd", mine))
+    assert (judgement.low, judgement.high) == pytest.approx(resampled_t_interval(pairs, 0.5))
+    assert judgement.answer == "did not pay"
+    plain = student_t_interval(pairs)
+    assert plain
+    assert plain[0] > 0  # what would be claimed if the folds were independent
+    assert "paired over 5 folds" in judgement.sentence.replace("\u00a0", " ")
+    # without the summaries of the ledger nobody knows how the folds depend on each other
+    rows = rows_of("scratch", scratch, split="folds") + rows_of("sacl-xd", mine, split="folds")
+    (unknown,) = judged(rows)
+    assert (unknown.answer, unknown.low) == ("cannot tell", None)
+    assert "interval of that difference is not known" in unknown.sentence
+    assert [p.low for p in accuracy_points(rows)] == [None, None]
 
 
 def test_without_draws_the_paired_difference_of_the_ledger_is_used() -> None:

@@ -11,6 +11,7 @@ from edgessl.core.statistics import student_t_interval
 from edgessl.report.tolerant import width_number
 from edgessl.report.variants import BALANCED, CHAIN, PROTOCOLS, full_name, order
 
+FOLDS = "folds"  # the split of figures that were taken over cross-validation folds
 MANY = 10**9  # all labels sort behind every number of labels
 
 
@@ -97,12 +98,13 @@ def _summaries(group: Sequence[LedgerRow]) -> list[LedgerRow]:
     if len(draws) == 1:
         return draws
     values = [row.value for row in draws]
-    low, high = mean_interval(values, 0.0)
+    folds = draws[0].split == FOLDS  # they depend on each other: no interval from them alone
+    low, high = (None, None) if folds else mean_interval(values, 0.0)
     update = {
         "value": fmean(values),
         "ci_low": low,
         "ci_high": high,
-        "interval": f"t over {len(values)} draws",
+        "interval": None if folds else f"t over {len(values)} draws",
         "note": None,
         "draw": None,
         "compared_with": None,

@@ -195,7 +195,7 @@ def _remarks(found: Findings) -> list[str]:
     elif not found.near:
         remarks.append("No near-duplicates were found.")
     if found.folds:
-        remarks.append(f"Too few labels for a test split: {found.folds} folds took its place.")
+        remarks.append(f"There is no test split: {found.folds} folds took its place.")
     return remarks if found.sources else []
 
 

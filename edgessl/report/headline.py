@@ -170,7 +170,7 @@ def _top1(
         return TopOne(None, None, None, 0, "no accuracy in the ledger", "")
     p = max(nets, key=lambda p: (not p.frozen, is_pretrained(p.variant), p.value))
     split = " over folds" if p.split == "folds" else ""
-    about = f"{p.label}, {budget(p.labels_per_class)}, n {count(p.n)}{split}"
+    about = f"{p.label}, {budget(p.labels_per_class)}, n\u00a0{count(p.n)}{split}"
     told = "images they were not trained on" if split else f"{count(p.n)} test images"
     return TopOne(p.value, p.low, p.high, p.n, about, told)
 
@@ -239,11 +239,14 @@ def _remarks(
         remarks.append(Remark(pixels_do_better(found, labels, width), care=True))
     if run.folded:
         text = (
-            "There were too few labels for a test split. The figure is the mean over "
-            "cross-validation folds: each image was answered by nets that had not seen it. The "
+            "There is no test split: the figure is the mean over "
+            "cross-validation folds. Each image was answered by nets that had not seen it. The "
             "net that ships was trained on all labels, so for its files no accuracy is claimed, "
             "only that they agree with it."
         )
+        own = not run.setting("data", "unlabeled") and run.recipe
+        if own and any(is_pretrained(p.variant) for p in found):
+            text += " Pretraining saw all of these images, without their labels."
         remarks.append(Remark(text))
     if any(a.problem for a in run.artifacts):
         text = "Some model files changed after they were sealed; see the seals below."

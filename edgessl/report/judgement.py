@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Literal
 
-from edgessl.report.accuracy import MANY, Point, mean_interval
+from edgessl.core.statistics import resampled_t_interval, student_t_quantile
+from edgessl.report.accuracy import FOLDS, MANY, Point, mean_interval
 from edgessl.report.formats import budget, percent, plural, points, points_range
 from edgessl.report.variants import is_pretrained, name, order
 
@@ -61,21 +63,26 @@ class Judgement:
             f"({percent(self.mine.value)}) ends {apart} its best rival, "
             f"{_as_rival(self.rival)} ({percent(self.rival.value)})"
         )
+        unit = "fold" if self.mine.split == FOLDS else "draw"
+        if self.answer == "cannot tell" and self.draws > 1:
+            return f"Cannot tell: {found}, but the interval of that difference is not known."
         if self.answer == "cannot tell":
             return (
-                f"Cannot tell with {plural(max(1, self.draws), 'draw')}: {found}, but one draw of "
+                f"Cannot tell with 1 {unit}: {found}, but one draw of "
                 "labels and seed says nothing about the next. Train more draws to know."
             )
-        paired = f"paired over {plural(self.draws, 'draw')}" if self.draws else "paired"
+        paired = f"paired over {plural(self.draws, unit)}" if self.draws else "paired"
         proof = f"(95% interval {points_range(self.low, self.high)}, {paired})"
         if self.answer == "paid":
             return f"Pretraining paid here: {found} {proof}."
-        pixels = f" Pixels alone do better: {NOT_WORTH}" if self.pixels_win else ""
-        if self.high is not None and self.high < 0:
+        sure = self.high is not None and self.high < 0
+        level = "better" if sure else "as well"
+        pixels = f" Pixels alone do {level}: {NOT_WORTH}" if self.pixels_win else ""
+        if sure:
             return f"Pretraining did not pay here: {found} {proof}.{pixels}"
         return (
             f"Pretraining did not pay here: {found} {proof}. The interval includes zero, so "
-            f"these draws do not show a gain.{pixels}"
+            f"these {unit}s do not show a gain.{pixels}"
         )
 
     @property
@@ -102,7 +109,8 @@ def judge_pretraining(found: Sequence[Point]) -> list[Judgement]:
         rivals = [p for variant, p in best.items() if not is_pretrained(variant)]
         if rivals:
             rival = max(rivals, key=lambda p: p.value)
-            judgements += [_judge(p, rival) for v, p in best.items() if is_pretrained(v)]
+            ratio = next(filter(None, map(test_to_train, here)), None)
+            judgements += [_judge(p, rival, ratio) for v, p in best.items() if is_pretrained(v)]
     return sorted(
         judgements, key=lambda j: (j.labels_per_class or MANY, j.mine.width, order(j.variant))
     )
@@ -131,13 +139,42 @@ def _as_rival(point: Point) -> str:
     return text
 
 
-def _judge(mine: Point, rival: Point) -> Judgement:
+def test_to_train(point: Point) -> float | None:
+    """Return the test images per training image of the folds behind a figure.
+
+    Folds share most of their training images, so that the plain t interval of their figures is
+    too narrow; the ledger's is corrected by this ratio, which is found again from its width.
+    None where it cannot be: not folds, or no spread, or an interval that was cut at 0 and 1.
+    """
+    values = list(point.draws.values())
+    if point.split != FOLDS or len(values) < 2 or point.low is None or point.high is None:
+        return None
+    spread = student_t_quantile(0.975, len(values) - 1) * stdev(values)
+    half = max(point.value - point.low, point.high - point.value)
+    whole = point.low > 0 or point.high < 1
+    ratio = (half / spread) ** 2 - 1 / len(values) if spread and whole else 0.0
+    return ratio if ratio > 0 and math.isfinite(ratio) else None
+
+
+def _interval(
+    pairs: Iterable[float], folds: bool, ratio: float | None
+) -> tuple[float | None, float | None]:
+    values = list(pairs)
+    if not folds:
+        return mean_interval(values, -1.0)
+    bounds = resampled_t_interval(values, ratio) if ratio else None
+    return (max(-1.0, bounds[0]), min(1.0, bounds[1])) if bounds else (None, None)
+
+
+def _judge(mine: Point, rival: Point, ratio: float | None) -> Judgement:
     shared = [draw for draw in mine.draws if draw in rival.draws]
     pairs = [mine.draws[draw] - rival.draws[draw] for draw in shared]
     delta, count = (fmean(pairs), len(pairs)) if pairs else (mine.value - rival.value, 0)
-    low, high = mean_interval(pairs, -1.0)
-    if low is None and not pairs and mine.compared_with == rival.id and mine.delta[0] is not None:
-        delta, low, high = mine.delta[0], mine.delta[1], mine.delta[2]  # of the ledger's summary
+    folds = mine.split == FOLDS
+    low, high = _interval(pairs, folds, ratio)
+    told = mine.compared_with == rival.id and mine.delta[0] is not None
+    if told and (not pairs or (folds and len(pairs) > 1)):
+        delta, low, high = mine.delta[0] or 0.0, mine.delta[1], mine.delta[2]  # by the ledger
     answer: Answer = "cannot tell"
     if low is not None and high is not None:
         answer = "paid" if low > 0 else "did not pay"
