@@ -52,7 +52,7 @@ lint: $(READY) ## format, style and types
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(READY) ## the documentation as HTML in build/docs, every warning an error; no network
-	@$(BIN)/python -m sphinx -W --keep-going -n -q -b html -d build/docs-trees docs build/docs
+	@$(BIN)/python -m sphinx -E -W --keep-going -n -q -b html -d build/docs-trees docs build/docs
 	@echo "Documentation: build/docs/index.html"
 
 clean: ## remove .venv, build files and caches; runs/ stays

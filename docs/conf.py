@@ -32,9 +32,13 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
 # the Python API names types of the standard library and of inner modules, which have no page
 nitpick_ignore_regex = [("py:.*", r".*")]
 
+highlight_language = "none"
 html_theme = "furo"
 html_title = f"EdgeSSL {release}"
 html_static_path = ["_static"]

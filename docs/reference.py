@@ -21,9 +21,9 @@ TITLES = {
     "features_1x": "features at 1x",
     "macs_1x_224_m": "million MACs at 1x, 224 px",
     "cost": "cost of a step",
+    "precisions": "`--quantize`",
     "pixels": "side, px",
     "download": "can be fetched",
-    "extra": "needs",
 }
 HIDDEN_FACTS = ("host_units", "slim_units", "dense_units", "format", "status")
 
@@ -54,7 +54,7 @@ def settings(schema: Mapping[str, Any], definitions: Mapping[str, Any], prefix: 
     made = []
     for key, kind, meaning, default in keys(schema, definitions, prefix):
         told = f"*{kind}*" + ("" if default is ABSENT else f"; default `{shown(default)}`")
-        made.append(definition(f"`{key}`", told, meaning))
+        made.append(definition(f"`{key}`", meaning, told))
     return "".join(made)
 
 
@@ -184,20 +184,27 @@ def tables() -> dict[str, Any]:
 
 
 def parts(kind: str) -> str:
-    """Return the table of one kind of parts, a column per fact."""
+    """Return the table of one kind of parts, a column per fact; what all share stands below."""
     entries = tables()[kind].entries
-    facts = [f for f in dict.fromkeys(f for e in entries.values() for f in e.facts)
-             if f not in HIDDEN_FACTS]  # fmt: skip
-    head = ["name", "what it is", *(TITLES.get(f, f.replace("_", " ")) for f in facts)]
+    facts = dict.fromkeys(fact for e in entries.values() for fact in e.facts)
+    columns = {
+        TITLES.get(fact, fact.replace("_", " ")): [
+            _fact(e.facts.get(fact)) for e in entries.values()
+        ]
+        for fact in facts
+        if fact not in HIDDEN_FACTS
+    }
+    needs = [f"`edgessl[{e.extra}]`" if e.extra else "–" for e in entries.values()]
+    columns["needs"] = needs
+    same = {t: v[0] for t, v in columns.items() if len(v) > 1 and len(set(v)) == 1}
+    columns = {title: values for title, values in columns.items() if title not in same}
     rows = [
-        [f"`{name}`", entry.summary, *(_fact(entry.facts.get(f)) for f in facts)]
-        for name, entry in entries.items()
+        [f"`{name}`", entry.summary, *(values[i] for values in columns.values())]
+        for i, (name, entry) in enumerate(entries.items())
     ]
-    if any(entry.extra for entry in entries.values()):
-        head.append(TITLES["extra"])
-        for row, entry in zip(rows, entries.values(), strict=True):
-            row.append(f"`edgessl[{entry.extra}]`" if entry.extra else "–")
-    return table(head, rows)
+    shared = ", ".join(f"{title}: {value}" for title, value in same.items() if value != "–")
+    about = f"All of them: {shared}.\n\n" if shared else ""
+    return table(["name", "what it is", *columns], rows) + about
 
 
 def _fact(value: object) -> str:

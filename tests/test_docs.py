@@ -12,6 +12,7 @@ import pytest
 import reference  # docs/reference.py
 import words
 
+from edgessl import api
 from edgessl.core.measurement import VERDICT_ORDER
 from edgessl.core.recipe import Recipe, load_yaml, problems_of
 from edgessl.methods import METHODS
@@ -58,6 +59,12 @@ def test_pages_build_without_a_warning_and_load_nothing_from_elsewhere(tmp_path)
         assert [where for where in loaded if "//" in where] == [], name
         assert "generated:" not in page, name
     assert "<math" in made["concepts"]
+    ours = [
+        name for name, part in vars(api).items()
+        if getattr(part, "__module__", "").startswith("edgessl.api") and not name.startswith("_")
+    ]  # fmt: skip
+    assert len(ours) > 12
+    assert [name for name in ours if f'id="edgessl.api.{name}"' not in made["api"]] == []
 
 
 # --------------------------------------------------------------------------------- reference

@@ -187,7 +187,9 @@ class Lars(Section):
     )
     eta: Annotated[float, Field(gt=0)] = Field(default=0.02, description="trust coefficient")
     clip: bool = Field(default=True, description="solo: never exceed the step of plain SGD")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.9, description="of the SGD inside"
+    )
 
 
 class Monitor(Section):
@@ -211,31 +213,40 @@ class Pretrain(Section):
     method: str = Field(default="sacl-xd", description="see: edgessl list methods")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the method")
     views: Views = Views()
-    epochs: Positive = 100
-    batch: Annotated[int, Field(ge=2)] = 128
-    optimizer: Literal["adamw", "lars", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    epochs: Positive = Field(default=100, description="passes over the images")
+    batch: Annotated[int, Field(ge=2)] = Field(default=128, description="images per step")
+    optimizer: Literal["adamw", "lars", "sgd"] = Field(
+        default="adamw", description="sgd: Nesterov momentum 0.9"
+    )
+    learning_rate: Annotated[float, Field(gt=0)] = Field(
+        default=2e-3, description="at its peak, after the warm-up; falls along a cosine"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=1e-4, description="not for biases and BatchNorms"
+    )
     lars: Lars = Lars()
-    warmup: Share = 0.05
+    warmup: Share = Field(
+        default=0.05, description="share of the steps in which the learning rate rises"
+    )
     recalibrate_batches: Annotated[int, Field(ge=1)] = Field(
         default=100, description="batches for re-estimating BatchNorm statistics at the end"
     )
     max_seconds: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="time budget; epochs are cut once, before the first step"
     )
-    save_every_s: Annotated[float, Field(gt=0)] = 30.0
+    save_every_s: Annotated[float, Field(gt=0)] = Field(
+        default=30.0, description="seconds between saved states: what a power cut costs at most"
+    )
     monitor: Monitor = Monitor()
 
 
 class Evaluate(Section):
     """Frozen features: kNN and linear probe."""
 
-    protocols: Annotated[tuple[Literal["knn", "linear"], ...], Field(min_length=1)] = (
-        "knn",
-        "linear",
+    protocols: Annotated[tuple[Literal["knn", "linear"], ...], Field(min_length=1)] = Field(
+        default=("knn", "linear"), description="vote of the nearest images, logistic regression"
     )
-    neighbours: Positive = 20
+    neighbours: Positive = Field(default=20, description="images that vote in kNN")
 
 
 class Labels(Section):
@@ -268,16 +279,24 @@ class Finetune(Section):
     balanced: bool = Field(
         default=False, description="draw every class equally often, for imbalanced labels"
     )
-    epochs: Positive = 50
-    batch: Annotated[int, Field(ge=2)] = 32
-    optimizer: Literal["adamw", "lars", "sgd"] = "adamw"
+    epochs: Positive = Field(default=50, description="passes over the labelled images")
+    batch: Annotated[int, Field(ge=2)] = Field(default=32, description="images per step")
+    optimizer: Literal["adamw", "lars", "sgd"] = Field(
+        default="adamw", description="sgd: Nesterov momentum 0.9"
+    )
     learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = Field(
         default=(1e-3, 3e-3),
         description="the best on validation (first draw) is used for all draws",
     )
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    crop_scale: CropScale = (0.6, 1.0)
-    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=1e-4, description="not for biases and BatchNorms"
+    )
+    crop_scale: CropScale = Field(
+        default=(0.6, 1.0), description="bounds of the area of the random crop, 0..1"
+    )
+    flip: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="probability; 0 where left and right differ in meaning"
+    )
     max_seconds: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="time budget of the stage; epochs are cut before the first run"
     )
@@ -286,18 +305,26 @@ class Finetune(Section):
 class Export(Section):
     """Files for runtimes."""
 
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("onnx", "openvino", "tflite")
-    quantize: Literal["none"] = "none"
-    timeout_s: Annotated[float, Field(gt=0)] = Field(default=600.0, description="per converter")
-    memory_mb: Positive | None = Field(default=None, description="per converter")
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        default=("onnx", "openvino", "tflite"), description="see: edgessl list targets"
+    )
+    quantize: Literal["none"] = Field(default="none", description="none: float32")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=600.0, description="seconds that a converter may take"
+    )
+    memory_mb: Positive | None = Field(
+        default=None, description="memory that a converter may take; null: as much as there is"
+    )
 
 
 class Bench(Section):
     """Measurement on a device."""
 
-    device: str = "local"
-    preset: Literal["quick", "standard", "sustained"] = "quick"
-    threads: Positive = 1
+    device: str = Field(default="local", description="see: edgessl list devices")
+    preset: Literal["quick", "standard", "sustained"] = Field(
+        default="quick", description="10 s, three times 60 s, or 10 minutes for every file"
+    )
+    threads: Positive = Field(default=1, description="threads of the runtime")
     allow_unstable: bool = Field(
         default=False, description="exit 0 also when a verdict is not VALID"
     )
@@ -306,8 +333,12 @@ class Bench(Section):
 class Recipe(Section):
     """The whole recipe."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        default="run", description="of the run folder: runs/<name>"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        default=0, description="of all randomness: weights, order, views, splits, draws"
+    )
     data: Data = Data()
     encoder: Encoder = Encoder()
     pretrain: Pretrain = Pretrain()
