@@ -116,7 +116,7 @@ def write_mistakes(path: Path, test: Split, logits_NC: NDArray[np.float32]) -> N
     """Write the most confident wrong answers with their pictures, for the report.
 
     The ``.npz`` holds ``images`` uint8 (M, H, W, 3), ``label`` and ``predicted`` int64 (M,),
-    ``score`` float64 (M,), ``sha256`` (M,); M is at most :data:`MISTAKES`.
+    ``score`` float64 (M,), ``sha256`` and ``item`` (M,); M is at most :data:`MISTAKES`.
     """
     answers = Answers.of(logits_NC)
     wrong = np.flatnonzero(answers.predicted != test.labels)
@@ -126,6 +126,7 @@ def write_mistakes(path: Path, test: Split, logits_NC: NDArray[np.float32]) -> N
         buffer, allow_pickle=False, images=test.images[worst], label=test.labels[worst],
         predicted=answers.predicted[worst], score=answers.score[worst],
         sha256=np.array([test.sha256[i] for i in worst], dtype="U64"),
+        item=np.array([test.items[i] for i in worst], dtype=np.str_),
     )  # fmt: skip
     files.write_bytes(path, buffer.getvalue())
 

@@ -135,15 +135,12 @@ class Study:
                 f"{s.variant} {100 * m:.1f} %" for s, m in zip(wanted, means, strict=True)
             )
             self.context.reporter.say(f"finetune: ships {start.variant} (validation: {listed})")
-        if rounds.folds:
-            part = rounds.rounds[0]
-            everything = np.arange(len(rounds.train.labels))
-            whole = Round(-1, everything, part.validation, part.test)
-            folder = self._training(start, rounds, plan, SHIPPED)
-            return start, dict(self._fitted(start, rounds, plan, whole, folder).state_dict())
-        part = rounds.rounds[0]
+        part, weights = rounds.rounds[0], kept.get(start.variant)
         folder = self._training(start, rounds, plan, part.draw)
-        weights = kept.get(start.variant)
+        if rounds.folds:
+            everything = np.arange(len(rounds.train.labels))
+            part = Round(-1, everything, part.validation, part.test)
+            folder = self._training(start, rounds, plan, SHIPPED)
         if weights is None:  # a resumed run, whose weights were not kept
             weights = dict(self._fitted(start, rounds, plan, part, folder).state_dict())
         files.write_bytes(self.folder / "metrics.jsonl", (folder / "metrics.jsonl").read_bytes())
