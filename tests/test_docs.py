@@ -112,6 +112,7 @@ def test_command_page_has_every_visible_command_and_option():
         for option in command.get_params(inside):
             if option.param_type_name == "option" and not option.hidden:
                 assert option.opts[0] in part, (command.name, option.opts)
+                assert option.help, (command.name, option.opts)
 
 
 def test_every_verdict_is_explained():

@@ -188,8 +188,10 @@ def pretrain(
     method: o.Method = None,
     encoder: o.EncoderName = None,
     width: o.Width = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=2)] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Passes over the images.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=2, help="Images per step.")] = None,
     imgsz: o.Imgsz = None,
     labels: o.Labels = None,
     test: o.Test = None,
@@ -287,7 +289,9 @@ def finetune(
     ] = False,
     encoder: o.EncoderName = None,
     width: o.Width = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Passes over the images.")
+    ] = None,
     imgsz: o.Imgsz = None,
     set_: o.Set = None,
     out: o.Out = None,

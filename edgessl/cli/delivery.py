@@ -116,7 +116,9 @@ def bench(
             "--preset", help="quick, standard or sustained.", autocompletion=completion.presets
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1)] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads of the runtime.")
+    ] = None,
     allow_unstable: Annotated[
         bool, typer.Option("--allow-unstable", help="Exit 0 also when a verdict is not VALID.")
     ] = False,

@@ -93,12 +93,14 @@ def cost(
     method: o.Method = None,
     encoder: o.EncoderName = None,
     width: o.Width = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1)] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Passes over the images.")
+    ] = None,
     images: Annotated[
         int | None, typer.Option("--images", min=1, help="Images; default: those of the recipe.")
     ] = None,
     imgsz: o.Imgsz = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=2)] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=2, help="Images per step.")] = None,
     set_: o.Set = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
