@@ -163,7 +163,8 @@ def finetune(
     """Fine-tune the slim net of a checkpoint on labels.
 
     Args:
-        checkpoint: Pretraining checkpoint; None means the last run.
+        checkpoint: Pretraining checkpoint; None means the last run, or no checkpoint when
+            ``settings`` name ``encoder.weights``: these and random weights are then the starts.
         scratch: Train from random weights only, without a checkpoint.
         settings: Dotted recipe values.
         out: Run folder.
@@ -175,8 +176,9 @@ def finetune(
     from edgessl.stages.networks import artifact_folders, check_encoder
 
     places = ("pretrain*",)
-    sources = [] if scratch else artifact_folders(resolve(checkpoint, places), *places)
     settings = dict(settings or {})
+    alone = scratch or (checkpoint is None and settings.get("encoder.weights"))
+    sources = [] if alone else artifact_folders(resolve(checkpoint, places), *places)
     for source in sources:
         settings |= check_encoder(source, settings)
     context = open_run("finetune", next(iter(sources), None), settings, out, resume, reporter)

@@ -50,6 +50,18 @@ def test_the_probe_equals_scikit_learn_at_the_same_penalty(digits):
     assert (probe.logits(x[900:]).argmax(1) == expected).mean() > 0.995
 
 
+def test_more_features_than_images_give_the_same_probe(digits):
+    x, y = digits
+    few = slice(0, 40)  # 40 images, 64 features
+    probe = fit_probe((x[few], y[few]), (x[600:900], y[600:900]), penalties=(0.1,))
+    scaler = StandardScaler().fit(x[few])
+    model = LogisticRegression(C=1 / (0.1 * 40), max_iter=5000, tol=1e-8)
+    model.fit(scaler.transform(x[few]), y[few])
+    assert np.abs(probe.weight - model.coef_).max() < 2e-3 * np.abs(model.coef_).max()
+    expected = model.predict(scaler.transform(x[900:]))
+    assert (probe.logits(x[900:]).argmax(1) == expected).mean() > 0.995
+
+
 def test_the_penalty_is_the_best_on_validation(digits):
     x, y = digits
     train, validation = (x[:100], y[:100]), (x[100:400], y[100:400])

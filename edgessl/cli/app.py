@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # panels of --help, and the order of the commands in it: that of the chain
 START, CHAIN, USE, LOOK = "Start", "The chain, step by step", "Use", "Look"
 ORDER = (
-    "init", "run", "data", "pretrain", "evaluate", "finetune", "extract", "export", "bench",
+    "init", "data", "run", "pretrain", "evaluate", "finetune", "extract", "export", "bench",
     "report", "predict", "runs", "cost", "doctor", "list", "schema",
 )  # fmt: skip
 
@@ -188,6 +188,7 @@ def pretrain(
     method: o.Method = None,
     encoder: o.EncoderName = None,
     width: o.Width = None,
+    weights: o.Weights = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Passes over the images.")
     ] = None,
@@ -195,6 +196,7 @@ def pretrain(
     imgsz: o.Imgsz = None,
     labels: o.Labels = None,
     test: o.Test = None,
+    group_by: o.GroupBy = None,
     set_: o.Set = None,
     out: o.Out = None,
     resume: o.Resume = False,
@@ -211,6 +213,8 @@ def pretrain(
 
     edgessl pretrain --unlabeled photos --labels labelled --encoder mobilenet_v3_large --imgsz 128
 
+    edgessl pretrain --unlabeled photos --encoder mobilenet_v3_large --weights imagenet
+
     edgessl pretrain --unlabeled photos --dry-run
     """
     from edgessl import api
@@ -219,9 +223,12 @@ def pretrain(
 
     values = {
         "data.unlabeled": unlabeled, "data.labels": labels, "data.test": test,
+        "data.group_by": group_by,
         "data.imgsz": imgsz, "pretrain.method": o.known(METHODS, method),
         "encoder.name": o.known(ENCODERS, encoder), "encoder.width": o.known_width(width),
+        "encoder.weights": weights,
         "pretrain.epochs": epochs, "pretrain.batch": batch, "seed": seed,
+        "pretrain.starts": ["weights"] if weights else None,
     }  # fmt: skip
     if dry_run:
         finding = api.dry_run(
@@ -242,6 +249,7 @@ def evaluate(
     checkpoint: Checkpoint = None,
     labels: o.Labels = None,
     test: o.Test = None,
+    group_by: o.GroupBy = None,
     protocol: Annotated[
         list[str] | None, typer.Option("--protocol", help="knn or linear; may be repeated.")
     ] = None,
@@ -267,7 +275,8 @@ def evaluate(
     for name in protocol or []:
         o.one_of("--protocol", name, o.PROTOCOLS)
     values = {
-        "data.labels": labels, "data.test": test, "evaluate.protocols": protocol or None,
+        "data.labels": labels, "data.test": test,
+        "data.group_by": group_by, "evaluate.protocols": protocol or None,
         "labels.per_class": o.per_class(labels_per_class), "labels.draws": draws, "seed": seed,
     }  # fmt: skip
     outcome = api.evaluate(
@@ -282,6 +291,7 @@ def finetune(
     checkpoint: Checkpoint = None,
     labels: o.Labels = None,
     test: o.Test = None,
+    group_by: o.GroupBy = None,
     labels_per_class: o.PerClass = None,
     draws: o.Draws = None,
     scratch: Annotated[
@@ -289,6 +299,7 @@ def finetune(
     ] = False,
     encoder: o.EncoderName = None,
     width: o.Width = None,
+    weights: o.Weights = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Passes over the images.")
     ] = None,
@@ -307,14 +318,18 @@ def finetune(
     edgessl finetune last --labels-per-class 10
 
     edgessl finetune --scratch --encoder mobilenet_v3_small --width 1x --labels labelled
+
+    edgessl finetune --encoder mobilenet_v3_small --width 1x --weights imagenet --labels labelled
     """
     from edgessl import api
     from edgessl.encoders import ENCODERS
 
     values = {
-        "data.labels": labels, "data.test": test, "data.imgsz": imgsz,
+        "data.labels": labels, "data.test": test,
+        "data.group_by": group_by, "data.imgsz": imgsz,
         "labels.per_class": o.per_class(labels_per_class), "labels.draws": draws,
         "encoder.name": o.known(ENCODERS, encoder), "encoder.width": o.known_width(width),
+        "encoder.weights": weights,
         "finetune.epochs": epochs, "seed": seed,
     }  # fmt: skip
     outcome = api.finetune(

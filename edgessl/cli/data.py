@@ -12,13 +12,13 @@ import typer
 
 from edgessl.cli import options as o
 from edgessl.cli import show
-from edgessl.cli.app import LOOK, app, tell
+from edgessl.cli.app import START, app, tell
 from edgessl.core.errors import UsageProblem
 
 SKIPPED_TOLD = 10
 
 data = typer.Typer(no_args_is_help=True, help="Check images, cache them, fetch datasets.")
-app.add_typer(data, name="data", rich_help_panel=LOOK)
+app.add_typer(data, name="data", rich_help_panel=START)
 
 
 @data.command()
@@ -32,10 +32,7 @@ def check(
     ] = None,
     labels: o.Labels = None,
     test: o.Test = None,
-    group_by: Annotated[
-        str | None,
-        typer.Option("--group-by", metavar="HOW", help="folder, column:NAME or regex:PATTERN."),
-    ] = None,
+    group_by: o.GroupBy = None,
     imgsz: o.Imgsz = None,
     group_list: Annotated[
         Path | None,

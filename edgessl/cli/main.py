@@ -106,6 +106,8 @@ def _run(arguments: list[str], as_json: bool, stop: _Stop) -> int:
         stop.end()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (no traceback for users)
         stop.end()
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help is told already
+            return UsageProblem.exit_code
         return _tell(_explained(error, arguments, stop), as_json)
     if isinstance(code, Told):
         return code.exit_code

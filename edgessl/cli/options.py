@@ -43,7 +43,27 @@ Unlabeled = Annotated[
 ]
 Labels = Annotated[
     str | None,
-    typer.Option("--labels", metavar="SRC", help="Labelled images: folder, IDX file or dataset."),
+    typer.Option(
+        "--labels",
+        metavar="SRC",
+        help="Labelled images: folder of class folders, list (.csv, .txt), IDX, cache, dataset.",
+    ),
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(
+        "--group-by",
+        metavar="HOW",
+        help="Keep images together when split: folder, column:NAME or regex:PATTERN.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="imagenet|FILE",
+        help="Start from torchvision's ImageNet weights (fetched once), or a local file.",
+    ),
 ]
 Test = Annotated[
     str | None,

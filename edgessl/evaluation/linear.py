@@ -61,13 +61,21 @@ def fit_probe(
     x = (x - mean) / std
     if many:
         x, max_iterations = x.astype(np.float32), max(1, max_iterations // 10)
+    # The best weights are a combination of the images, so with more features than images the
+    # same problem is solved in the coordinates of their span.
+    span = None
+    if x.shape[1] > len(x):
+        left, singular, span = np.linalg.svd(x, full_matrices=False)
+        x = left * singular
     model = LogisticRegression(max_iter=max_iterations, warm_start=many)
     best: Probe | None = None
     for penalty in sorted(penalties, reverse=True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.set_params(C=1 / (penalty * len(x))).fit(x, y)
-        weight, bias = model.coef_, model.intercept_
+        weight, bias = np.asarray(model.coef_), np.asarray(model.intercept_)
+        if span is not None:
+            weight = weight @ span
         if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
             weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.stack([-bias[0], bias[0]]) / 2
         probe = Probe(mean, std, weight, bias, penalty, 0.0)

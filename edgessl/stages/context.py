@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from edgessl.core import files
 from edgessl.core.artifact import InputSpec
 from edgessl.core.console import Reporter
-from edgessl.core.errors import EdgeSSLError
+from edgessl.core.errors import EdgeSSLError, Interrupted, out_of_memory
 from edgessl.core.ledger import Ledger
 from edgessl.core.recipe import Recipe
 from edgessl.core.runs import RunFolder
@@ -82,14 +82,26 @@ class Context:
                 return result
         start = time.monotonic()
         try:
-            result = work()
-        except EdgeSSLError:
-            self.run.finish_stage(name, time.monotonic() - start, "failed")
+            result = _explaining_memory(work)
+        except EdgeSSLError as error:
+            how = "interrupted" if isinstance(error, Interrupted) else "failed"
+            with suppress(EdgeSSLError):  # on a full disk the first error tells more
+                self.run.finish_stage(name, time.monotonic() - start, how)
             raise
         seconds = time.monotonic() - start
         files.write_json(marker, "stage", {"identity": identity, "seconds": round(seconds, 3)})
         self.run.finish_stage(name, seconds)
         return result
+
+
+def _explaining_memory(work: Callable[[], Result]) -> Result:
+    """Turn a failed allocation, which libraries raise in many ways, into an OutOfMemory."""
+    try:
+        return work()
+    except (MemoryError, RuntimeError) as error:
+        if (explained := out_of_memory(error)) is not None:
+            raise explained from error
+        raise
 
 
 def clear(folder: Path) -> None:

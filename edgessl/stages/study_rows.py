@@ -67,7 +67,7 @@ def _rows(context: Context, width: str, found: Found, scratch: tuple[Rows, Found
         balanced.append(balanced_row(row, right(line), rounds.test.labels[part.test]))
     # the mean of the scratch rows stands right behind them
     paired = (scratch[0][len(rows)].id, scratch[0][: len(rows)]) if scratch else None
-    extra = {"n": len(rounds.test.labels)} if rounds.folds else {}
+    extra: dict[str, Any] = {"n": len(rounds.test.labels)} if rounds.folds else {}
     note = f"{rows[0].note}; delta: paired with scratch on the same labels" if scratch else None
     summaries = [
         summary_row(
@@ -78,7 +78,7 @@ def _rows(context: Context, width: str, found: Found, scratch: tuple[Rows, Found
         summaries.append(
             summary_row(
                 balanced, test_to_train=rounds.test_to_train, id=f"{name}/balanced", note=None,
-                **(extra | {"parents": ()}),
+                parents=(), **extra,
             )
         )  # fmt: skip
     return [*rows, *summaries]
