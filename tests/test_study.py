@@ -181,6 +181,9 @@ def test_stock_weights_are_a_rival_and_a_start(digits, tmp_path):
     assert [row.variant for row in probes] == ["pixels", *variants[1:]]
     facts = json.loads((run / "pretrain-imagenet/encoder.json").read_text())["facts"]
     assert facts["variant"] == "imagenet+barlow"
+    alone = api.finetune(settings=settings, out=tmp_path / "alone", reporter=QUIET).run
+    means = ledger(alone).find(stage="finetune", metric="top1", draw=None)
+    assert [row.variant for row in means] == variants[:2]  # no checkpoint: only the rivals
 
 
 def test_contradicting_widths_and_starts_are_refused():
