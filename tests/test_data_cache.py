@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -160,3 +161,75 @@ def test_damaged_caches_are_refused(tmp_path, photos):
     (folder / "index.json").write_text(json.dumps(body))
     with pytest.raises(DataInvalid, match="not a whole index"):
         open_source(str(folder))
+
+
+def _set(*path_and_value):
+    *path, last, value = path_and_value
+
+    def change(body):
+        for key in path:
+            body = body[key]
+        body[last] = value
+
+    return change
+
+
+GARBLED = {
+    "negative shape": (
+        _set("images", "shape", 0, [-16, -19]),
+        r"images.shape\[0\] is '\[-16, -19\]'",
+    ),
+    "fractional shape": (_set("images", "shape", 0, [48.0, 32.0]), "pair of positive integers"),
+    "shape of one side": (_set("images", "shape", 0, [9]), "pair of positive integers"),
+    "huge shape": (_set("images", "shape", 0, [4294967295, 4294967295]), "bytes, its index says"),
+    "flag for a shape": (_set("images", "shape", 0, [True, 4608]), "pair of positive integers"),
+    "too large a label": (_set("images", "label", 0, 99), "integer from 0 to 1"),
+    "negative label": (_set("images", "label", 0, -1), "integer from 0 to 1"),
+    "fractional label": (_set("images", "label", 0, 0.5), "integer from 0 to 1"),
+    "few labels": (_set("images", "label", [0, 1]), "images.label has 2 values for 17 images"),
+    "labels without classes": (_set("class_names", None), "class_names is no list"),
+    "classes without labels": (_set("images", "label", None), "images.label is no list"),
+    "numbered class": (_set("class_names", 1, 7), r"class_names\[1\] is '7', expected text"),
+    "classes alike": (_set("class_names", ["a", "a"]), "names a class twice"),
+    "text for classes": (_set("class_names", "ab"), "class_names is no list"),
+    "numbered item": (_set("images", "item", 3, 3), r"images.item\[3\]"),
+    "half a surrogate pair": (_set("images", "item", 3, "\ud800"), "surrogates"),
+    "short column": (_set("columns", "day", ["mon"]), "columns.day has 1 values for 17"),
+    "numbers in a column": (_set("columns", "day", [1] * 17), r"columns.day\[0\]"),
+    "text for a column": (_set("columns", "day", "x" * 17), "columns.day is no list"),
+    "no columns": (_set("columns", []), "columns is no object"),
+    "cut hash": (_set("images", "source_sha256", 1, "ab12"), "64 hexadecimal digits"),
+    "no hash": (_set("images", "source_sha256", 1, None), r"source_sha256\[1\] is 'None'"),
+    "side of nothing": (_set("side", 0), r"side\[0\]"),
+    "huge original": (_set("images", "source_size", 0, [10**30, 1]), "images.source_size"),
+    "huge check sum": (_set("images", "crc32", 0, 1 << 80), "images.crc32"),
+    "skipped of another form": (_set("skipped", ["torn.png"]), "skipped.0 is no object"),
+    "source of another form": (_set("source", 3), "source"),
+    "no table": (_set("images", None), "images is no object"),
+    "no images": (lambda body: body["images"].update(item=[]), "lists no image"),
+    "no side": (lambda body: body.pop("side"), "it lacks 'side'"),
+}
+
+
+@pytest.fixture
+def whole(tmp_path, photos):
+    """A cache and its index, with a column."""
+    folder = tmp_path / "whole"
+    write_cache(photos, 32, folder, nothing)
+    body = json.loads((folder / "index.json").read_text())
+    body["columns"] = {"day": ["mon"] * 17}
+    return folder, body
+
+
+def test_a_garbled_index_is_bad_data_and_not_a_bug(whole):
+    folder, body = whole
+    for what, (change, problem) in GARBLED.items():
+        garbled = json.loads(json.dumps(body))
+        change(garbled)
+        (folder / "index.json").write_text(json.dumps(garbled))
+        with pytest.raises(DataInvalid) as caught:
+            open_source(str(folder))
+        assert re.search(problem, caught.value.message), (what, caught.value.message)
+        assert caught.value.hint == "prepare the cache again", what
+    (folder / "index.json").write_text(json.dumps(body))
+    assert grouped(open_source(str(folder)), "column:day").groups == ("mon",) * 17

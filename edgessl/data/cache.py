@@ -22,10 +22,10 @@ from PIL import Image
 
 from edgessl.core import files
 from edgessl.core.errors import DataInvalid, EdgeSSLError, FileInvalid
+from edgessl.data.cache_index import INDEX, KIND, PIXELS, read_index
 from edgessl.data.decode import check_side, identity, map_in_threads
-from edgessl.data.image_set import ImageSet, ImageUnreadable, Originals, Skipped
+from edgessl.data.image_set import ImageSet, ImageUnreadable, Skipped
 
-INDEX, PIXELS, KIND = "index.json", "pixels.bin", "image-cache"
 AT_ONCE = 64  # images decoded before they are written: bounds the memory
 
 
@@ -83,49 +83,26 @@ def open_cache(folder: Path, name: str) -> ImageSet:
     """Open a folder that :func:`write_cache` wrote; pixels are read when asked for.
 
     Raises:
-        DataInvalid: The index is not one, or the file of pixels has another size than it says.
+        DataInvalid: See :func:`edgessl.data.cache_index.read_index`.
+        FileInvalid: The file of pixels may not be read.
     """
+    index = read_index(folder)
     try:
-        body = files.read_json(folder / INDEX, KIND)
-        table = body["images"]
-        shapes = np.asarray(table["shape"], np.int64).reshape(-1, 2)
-        ends = np.cumsum(shapes.prod(axis=1) * 3)
-        items, sums = tuple(table["item"]), np.asarray(table["crc32"], np.int64)
-        labels = None if table["label"] is None else np.asarray(table["label"], np.int64)
-        skipped = tuple(Skipped(s["item"], s["reason"]) for s in body["skipped"])
-        columns = {key: tuple(values) for key, values in body["columns"].items()}
-        known = Originals(
-            tuple(table["source_sha256"]),
-            np.asarray(table["source_size"], np.int64).reshape(-1, 2),
-            int(body["side"]),
-        )
-        class_names, source_name = tuple(body["class_names"] or ()), str(body["source"])
-        lengths = {len(x) for x in (items, sums, known.source_sha256, known.sizes, shapes)}
-        if lengths != {len(items)} or not items:
-            raise ValueError(f"{len(items)} images, with lists of other lengths")
-    except (FileInvalid, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataInvalid(
-            f"{folder / INDEX} is not a whole index: {error}", hint="prepare the cache again"
-        ) from error
-    size = (folder / PIXELS).stat().st_size
-    if size != ends[-1]:
-        raise DataInvalid(
-            f"{folder / PIXELS} has {size} bytes, its index says {ends[-1]}",
-            hint="prepare the cache again",
-        )
-    pixels = np.memmap(folder / PIXELS, np.uint8, "r")
+        pixels = np.memmap(folder / PIXELS, np.uint8, "r")
+    except OSError as error:
+        raise FileInvalid(f"{folder / PIXELS} cannot be read: {error.strerror}") from error
 
     def load(position: int) -> NDArray[np.uint8]:
-        height, width = map(int, shapes[position])
-        stop = int(ends[position])
+        height, width = map(int, index.shapes[position])
+        stop = int(index.ends[position])
         image = np.array(pixels[stop - height * width * 3 : stop]).reshape(height, width, 3)
-        if zlib.crc32(image.data) != sums[position]:
-            raise ImageUnreadable(items[position], f"its pixels in {PIXELS} are damaged")
+        if zlib.crc32(image.data) != index.crc32[position]:
+            raise ImageUnreadable(index.items[position], f"its pixels in {PIXELS} are damaged")
         return image
 
     return ImageSet(
-        name, items, load, labels, class_names, skipped,
-        f"{source_name}, which it was made of, has no labels", columns, known=known,
+        name, index.items, load, index.labels, index.class_names, index.skipped,
+        f"{index.source}, which it was made of, has no labels", index.columns, known=index.known,
     )  # fmt: skip
 
 
