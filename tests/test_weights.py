@@ -176,6 +176,34 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
         stock_weights(architecture(SMALL), str(tmp_path / "none.pth"))
 
 
+def test_a_truncated_or_damaged_file_of_the_old_form_is_refused(tmp_path):
+    path = tmp_path / "old.pth"
+    state = {"a.weight": torch.ones(3, 3), "b": torch.zeros(2)}
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 1, 3):
+        path.write_bytes(whole[:length])
+        with pytest.raises(FileInvalid, match=r"PyTorch file|damaged or holds|is empty"):
+            stock_weights(architecture(SMALL), str(path))
+    for position in range(0, len(whole), 3):
+        path.write_bytes(whole[:position] + b"\xb3" + whole[position + 1 :])
+        with pytest.raises(FileInvalid):  # where it can be read, it is another net
+            stock_weights(architecture(SMALL), str(path))
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["<!DOCTYPE html>\n<html>404</html>", "version https://git-lfs.github.com/spec/v1\noid x"],
+)
+def test_what_was_saved_in_place_of_weights_is_quoted(tmp_path, body):
+    path = tmp_path / "weights.pth"
+    path.write_text(body)
+    with pytest.raises(FileInvalid, match=r"is not a PyTorch file \(it begins with") as raised:
+        stock_weights(architecture(SMALL), str(path))
+    assert body.split()[1] in raised.value.message
+    assert "any code" not in raised.value.message
+
+
 def test_without_a_network_the_file_to_bring_is_named():
     with pytest.raises(FileInvalid, match=r"\(mobilenet_v3_small-[0-9a-f]{8}\.pth\)") as raised:
         stock_weights(architecture(SMALL), "imagenet")

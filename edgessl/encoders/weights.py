@@ -24,6 +24,8 @@ from edgessl.encoders.loading import read_tensors
 
 IMAGENET = "imagenet"
 PICKLES = (".pth", ".pt", ".bin")
+STARTS = (b"PK", b"\x80")  # of a zip archive; of a pickle, which files from before 2020 are
+SHOWN = 48  # bytes of another file that a message quotes
 COUNTER = "num_batches_tracked"  # of a BatchNorm; files from before 2018 lack it
 
 
@@ -114,18 +116,37 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         # the restricted reader of torch: tensors and plain containers, no code
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise FileInvalid(
-            f"{path} is no plain state dict: it holds more than tensors, and loading that can run "
-            "any code; nothing in it was run",
-            hint="save the state dict alone, best with safetensors.torch.save_file",
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise FileInvalid(
-            f"{path} is not a whole PyTorch file: {str(error)[:120]}",
-            hint="it may be truncated; fetch or copy it again",
-        ) from None
+    except Exception as error:  # noqa: BLE001  (damaged bytes fail with any exception)
+        raise _unreadable(path, error) from None
     return _tensors_only(found, str(path))
+
+
+def _unreadable(path: Path, error: Exception) -> FileInvalid:
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(SHOWN)
+    except OSError as problem:
+        return FileInvalid(f"{path} cannot be read: {problem.strerror or problem}")
+    if not start:
+        return FileInvalid(f"{path} is empty", hint="fetch or copy it again")
+    if not start.startswith(STARTS):
+        shown = " ".join(start.decode("ascii", "backslashreplace").split())
+        return FileInvalid(
+            f"{path} is not a PyTorch file (it begins with {shown!r})",
+            hint="fetch it again: a web page or a pointer may have been saved in its place; a "
+            "safetensors file must be called .safetensors",
+        )
+    if isinstance(error, pickle.UnpicklingError):
+        return FileInvalid(
+            f"{path} is no plain state dict: it is damaged or holds more than tensors, and loading "
+            "that can run any code; nothing in it was run",
+            hint="save the state dict alone, best with safetensors.torch.save_file",
+        )
+    said = " ".join(str(error).split())[:120] or type(error).__name__
+    return FileInvalid(
+        f"{path} is not a whole PyTorch file: {said}",
+        hint="it may be truncated; fetch or copy it again",
+    )
 
 
 def _tensors_only(found: Any, source: str) -> dict[str, Tensor]:
