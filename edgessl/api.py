@@ -65,7 +65,8 @@ def run(
     """Run the chain of a recipe: pretrain to report.
 
     Args:
-        recipe: File, name of a shipped recipe, or values; None takes ``edgessl.yaml``.
+        recipe: File, name of a shipped recipe, or values; None takes that of the run to resume,
+            else ``edgessl.yaml``.
         settings: Dotted changes, for example ``{"pretrain.epochs": 5}``.
         out: Run folder; None makes ``runs/<name>``.
         resume: Continue that run: finished stages are kept, the interrupted one goes on.
@@ -82,6 +83,8 @@ def run(
     from edgessl.stages.roles import check_sources
 
     stages = selected(start, until)
+    if recipe is None and resume and out is not None and (out / "recipe.yaml").is_file():
+        recipe = out / "recipe.yaml"
     if recipe is None and not DEFAULTS_FILE.is_file():
         raise UsageProblem(
             f"no recipe given and no {DEFAULTS_FILE} here",
@@ -122,9 +125,12 @@ def pretrain(
         reporter: Speaks to the user.
     """
     require_training("pretrain")
+    from edgessl.stages.networks import stock_net
     from edgessl.stages.pretrain import pretrain as stage
 
     context = open_run("pretrain", None, settings, out, resume, reporter)
+    if "weights" in context.recipe.starts:
+        stock_net(context.recipe, context.recipe.slim_labels[0])  # refuse a bad file at once
     folders = [str(stage(context, start)) for start in context.recipe.starts]
     result = {"checkpoint": folders[0], "checkpoints": folders}
     return Outcome("pretrain", context.run.path, result, "edgessl evaluate last")

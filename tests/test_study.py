@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from edgessl import api
 from edgessl.core.console import Reporter
-from edgessl.core.errors import RecipeInvalid, UsageProblem
+from edgessl.core.errors import DataInvalid, RecipeInvalid, UsageProblem
 from edgessl.core.ledger import Ledger
 from edgessl.encoders import ENCODERS
 from edgessl.stages.recipes import validated
@@ -75,7 +75,7 @@ def test_every_slim_width_is_tuned_and_extracted_on_its_own(pretrained, tmp_path
 def test_one_width_of_several_can_be_tuned(pretrained, tmp_path):
     settings = {"encoder.width": "0.25x", "finetune.scratch": False}
     run = api.finetune(pretrained, settings=settings, out=tmp_path / "f", reporter=QUIET).run
-    assert (run / "finetune/model.safetensors").is_file()  # as where there is only one
+    assert (run / "finetune/0.25x/model.safetensors").is_file()
     assert {r.width for r in ledger(run).find(stage="finetune")} == {"0.25x"}
 
 
@@ -152,15 +152,14 @@ def test_imbalanced_labels_get_the_mean_recall(tmp_path):
 
 
 def test_the_best_net_of_all_can_be_shipped(pretrained, tmp_path):
-    # a rate at which only one variant learns anything is not needed: the choice is on validation
     settings = {"finetune.ship": "best", "finetune.widths": ["0.25x"], "finetune.epochs": 3}
     run = api.finetune(pretrained, settings=settings, out=tmp_path / "f", reporter=QUIET).run
-    lines = [json.loads(x) for x in (run / "finetune/draws.jsonl").read_text().splitlines()]
+    lines = [json.loads(x) for x in (run / "finetune/0.25x/draws.jsonl").read_text().splitlines()]
     means = {
         v: np.mean([x["validation"] for x in lines if x.get("variant") == v])
         for v in ("scratch", "sacl-xd")
     }
-    facts = json.loads((run / "finetune/model.json").read_text())["facts"]
+    facts = json.loads((run / "finetune/0.25x/model.json").read_text())["facts"]
     assert facts["variant"] == max(means, key=lambda name: means[name])
 
 
@@ -191,3 +190,68 @@ def test_contradicting_widths_and_starts_are_refused():
         validated({}, {"finetune.widths": ["2x"]})
     with pytest.raises(RecipeInvalid, match=r"encoder\.weights is null"):
         validated({}, {"pretrain.starts": ["weights"]})
+
+
+def test_a_net_is_never_measured_on_what_it_has_learned_from(pretrained, digits, tmp_path):
+    settings = {"finetune.widths": ["0.25x"], "finetune.scratch": False}
+    tuned = api.finetune(pretrained, settings=settings, out=tmp_path / "f", reporter=QUIET).run
+    other = {"seed": 5}  # other splits: some of its test images were trained on
+    for command in (api.evaluate, api.extract):
+        with pytest.raises(DataInvalid, match=r"also in the images that .* was trained on"):
+            command(tuned, settings=other, out=tmp_path / command.__name__, reporter=QUIET)
+    plain = api.extract(tuned, out=tmp_path / "e", reporter=QUIET).run
+    refused = api.export(plain, settings=other, out=tmp_path / "x", reporter=QUIET)
+    assert [type(error) for error in refused.errors] == [DataInvalid]
+    rows = ledger(api.evaluate(tuned, out=tmp_path / "v", reporter=QUIET).run).rows
+    assert {(r.variant, r.width) for r in rows} == {
+        ("pixels", None), ("sacl-xd, fine-tuned", "0.25x"),
+    }  # fmt: skip
+    with pytest.raises(UsageProblem, match="fine-tuned already"):
+        api.finetune(tuned / "finetune/0.25x", out=tmp_path / "again", reporter=QUIET)
+
+
+def test_changed_test_images_are_measured_again(pretrained, tmp_path):
+    test = write_digits(tmp_path / "test", 20)
+    shifted = [path for path in test.rglob("*.png")]
+    for path in shifted:  # images that no split of the training images holds
+        Image.open(path).rotate(90).save(path)
+    settings = {
+        "data.test": str(test), "finetune.widths": ["0.25x"], "finetune.scratch": False,
+        "bench.allow_unstable": True, "labels.draws": 1,
+    }  # fmt: skip
+    recipe = pretrained / "recipe.yaml"
+    run = tmp_path / "r"
+    assert api.run(recipe, settings=settings, out=run, reporter=QUIET).errors == ()
+    for path in shifted[:10]:
+        path.unlink()
+    changed = api.run(recipe, settings=settings, out=run, resume=True, reporter=QUIET)
+    assert changed.errors == ()
+    measured = {r.stage: r.n for r in ledger(run).rows if r.metric == "top1"}
+    assert measured == dict.fromkeys(("finetune", "extract", "export", "bench"), 70)
+
+
+def test_other_stock_weights_are_pretrained_from_again(digits, tmp_path):
+    architecture, file = ENCODERS.load("mobilenet_v3_small"), tmp_path / "stock.safetensors"
+    settings = TINY | {
+        "data.labels": str(digits), "encoder.name": "mobilenet_v3_small", "data.imgsz": 32,
+        "encoder.width": "1x", "encoder.weights": str(file), "pretrain.method": "barlow",
+        "pretrain.starts": ["weights"], "labels.draws": 1, "finetune.scratch": False,
+        "pretrain.options": {"projector": [8, 8]},
+    }  # fmt: skip
+    seals = []
+    for seed in (1, 2):
+        save_file(architecture.network(1.0, classes=7, seed=seed).state_dict(), file)
+        run = api.run(
+            {}, settings=settings, out=tmp_path / "r", resume=seed > 1, until="finetune",
+            reporter=QUIET,
+        )  # fmt: skip
+        assert run.errors == ()
+        tuned = json.loads((run.run / "finetune/model.json").read_text())
+        encoder = json.loads((run.run / "pretrain-imagenet/encoder.json").read_text())
+        assert tuned["parents"] in ([encoder["seal"]], [])
+        seals.append(encoder["seal"])
+    assert seals[0] != seals[1]
+    save_file(architecture.network(1.0, classes=7, seed=3).state_dict(), file)
+    stale = api.run({}, settings=settings, out=tmp_path / "r", start="evaluate", until="finetune",
+                    reporter=QUIET)  # fmt: skip
+    assert "no finished pretraining of this recipe" in stale.errors[0].message

@@ -265,7 +265,7 @@ class Finetune(Section):
     """Fine-tuning the slim net, and the same from scratch."""
 
     scratch: bool = Field(default=True, description="also train from random weights, equal budget")
-    widths: tuple[SlimText, ...] | None = Field(
+    widths: Annotated[tuple[SlimText, ...], Field(min_length=1)] | None = Field(
         default=None, description="slim widths to fine-tune, for example [1x]; null: all"
     )
     ship: Literal["pretrained", "best"] = Field(

@@ -6,6 +6,8 @@ k = 20 and T = 0.07 as in DINO (arXiv:2104.14294); ties go to the lower class in
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,16 +41,16 @@ def knn_predict(
     """
     if k > len(bank_NF):
         raise ValueError(f"k = {k} neighbours from a bank of {len(bank_NF)}")
-    bank, predicted = unit(bank_NF), []
+    bank, predicted = unit(bank_NF).astype(np.float32), []
     for start in range(0, len(queries_MF), chunk):
-        similarity = unit(queries_MF[start : start + chunk]) @ bank.T
+        similarity = unit(queries_MF[start : start + chunk]).astype(np.float32) @ bank.T
         scores = votes(similarity, bank_labels_N, classes=classes, k=k, temperature=temperature)
         predicted.append(scores.argmax(1))
     return np.concatenate(predicted).astype(np.int64)
 
 
 def votes(
-    similarity_MN: NDArray[np.float64],
+    similarity_MN: NDArray[np.floating[Any]],
     labels_N: NDArray[np.int64],
     *,
     classes: int,

@@ -42,8 +42,8 @@ def fit_probe(
 ) -> Probe:
     """Fit by L-BFGS for every penalty and keep the best on validation (the stronger on ties).
 
-    From :data:`MANY` training images on, all in float32, with a tenth of the iterations, each
-    penalty starting from the solution of the stronger one.
+    Each penalty starts from the solution of the stronger one. From :data:`MANY` training images
+    on, all is in float32, with a tenth of the iterations.
 
     Args:
         train: Features (N, F) and classes (N,); every class 0..C-1 must occur.
@@ -67,7 +67,7 @@ def fit_probe(
     if x.shape[1] > len(x):
         left, singular, span = np.linalg.svd(x, full_matrices=False)
         x = left * singular
-    model = LogisticRegression(max_iter=max_iterations, warm_start=many)
+    model = LogisticRegression(max_iter=max_iterations, warm_start=True)
     best: Probe | None = None
     for penalty in sorted(penalties, reverse=True):
         with warnings.catch_warnings():

@@ -175,6 +175,27 @@ def _scratch(buffers: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
+def recalibrate_plain(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Re-estimate the running statistics of a plain net as averages over ``batches``, in place.
+
+    Args:
+        network: Its statistics are reset and re-estimated; weights and mode stay.
+        batches: Prepared inputs, each (B, C, H, W).
+    """
+    norms = [layer for layer in network.modules() if isinstance(layer, NORMS)]
+    momenta, was_training = [layer.momentum for layer in norms], network.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    network.train()
+    for batch in batches:
+        network(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.train(was_training)
+
+
+@torch.no_grad()
 def recalibrate(net: Sliced, width: str, batches: Iterable[Tensor]) -> None:
     """Re-estimate the running statistics of one width as plain averages over ``batches``.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgessl.core import files
 from edgessl.core.artifact import Artifact
-from edgessl.core.errors import EdgeSSLError, Interrupted, MeasurementNotValid
+from edgessl.core.errors import EdgeSSLError, Interrupted, MeasurementNotValid, UsageProblem
 from edgessl.core.measurement import VERDICT_ORDER, BenchResult
 from edgessl.devices import DEVICES
 from edgessl.devices.base import Device
@@ -22,6 +22,7 @@ from edgessl.devices.protocol import expected_seconds, preset_named
 from edgessl.stages.context import Context
 from edgessl.stages.roles import Split
 from edgessl.stages.rows import accuracy_row
+from edgessl.stages.seen import check_unseen
 
 if TYPE_CHECKING:
     from edgessl.stages.export import Source
@@ -54,6 +55,8 @@ def run_bench(
     )
     results: list[BenchResult] = []
     problems: list[EdgeSSLError] = []
+    if source is not None:
+        check_unseen(context, source.folder)
     try:
         evaluation_pack(pack, proof, source.logits if source else None)
         for folder in folders:
@@ -81,13 +84,23 @@ def run_bench(
 
 def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchResult:
     section, artifact = context.recipe.bench, Artifact.load(folder)
-    runtime = RUNTIME_OF_FORMAT[artifact.format]
+    runtime = RUNTIME_OF_FORMAT.get(artifact.format)
+    if runtime is None:
+        raise UsageProblem(
+            f"no runtime on a device reads {artifact.format} files ({folder.name})",
+            hint=f"formats that can be measured: {', '.join(RUNTIME_OF_FORMAT)}",
+        )
     stem = f"{folder.name}-{runtime}-{section.threads}t-"
     place = context.folder("bench", device.id)
     for finished in sorted(place.glob(f"{stem}*/result.json")):
         kept = BenchResult.model_validate(files.read_json(finished, "bench-result"))
-        same = kept.protocol["preset"]["name"] == section.preset
-        if kept.model.get("seal") == artifact.seal and same:
+        same = (
+            kept.model.get("seal") == artifact.seal
+            and kept.protocol["preset"]["name"] == section.preset
+            and kept.data.get("data_sha256") == context.images.proof.data_sha256
+            and kept.device.get("kind") == device.kind
+        )
+        if same:
             context.reporter.say(f"bench: kept ({finished.parent})")
             return kept
     out = place / f"{stem}{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"

@@ -16,7 +16,13 @@ from edgessl.stages.export import Source, export_folder, run_export
 from edgessl.stages.extract import run_extract
 from edgessl.stages.finetune import finetune_folder, run_finetune
 from edgessl.stages.networks import stock_net
-from edgessl.stages.pretrain import build_method, make_plan, pretrain, pretrain_folder
+from edgessl.stages.pretrain import (
+    build_method,
+    is_finished,
+    make_plan,
+    pretrain,
+    pretrain_folder,
+)  # fmt: skip
 from edgessl.stages.rounds import rounds_of
 from edgessl.training.loop import check_plan
 
@@ -115,11 +121,14 @@ class _Chain:
         Raises:
             FileInvalid: There is none.
         """
-        folders = [pretrain_folder(self.context, start) for start in self.context.recipe.starts]
-        finished = [folder for folder in folders if (folder / STAGE_FILE).is_file()]
+        finished = [
+            pretrain_folder(self.context, start)
+            for start in self.context.recipe.starts
+            if is_finished(self.context, start)
+        ]
         if not finished:
             raise FileInvalid(
-                f"{self.context.run.path} has no finished pretraining",
+                f"{self.context.run.path} has no finished pretraining of this recipe",
                 hint="start with that stage: leave --from out",
             )
         return finished

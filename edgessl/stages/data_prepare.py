@@ -37,7 +37,7 @@ def prepare_data(
         raise UsageProblem(
             "say where the cache goes, or ask for a download",
             hint=f"edgessl data prepare {where} --side {side} --out FOLDER"
-            + (", or --download" if _dataset(where) else ""),
+            + (", or --download" if _can_be_fetched(where) else ""),
         )
     result: dict[str, Any] = {"dataset": None, "folder": None}
     if download:
@@ -82,3 +82,8 @@ def _fetch(where: str, reporter: Reporter) -> str | None:
 def _dataset(where: str) -> str | None:
     name = where.partition(":")[0]
     return name if name in SOURCES.entries else None
+
+
+def _can_be_fetched(where: str) -> bool:
+    name = _dataset(where)
+    return name is not None and bool(SOURCES[name].facts.get("download"))

@@ -21,6 +21,7 @@ from edgessl.evaluation.linear import fit_probe
 from edgessl.stages.image_counts import Counts
 from edgessl.stages.networks import net_spec
 from edgessl.stages.pretrain import best_device
+from edgessl.stages.rounds import trainings_of
 from edgessl.stages.step_times import StepTimes, finetuning_times, module_bytes, pass_seconds
 from edgessl.training.loop import Plan, cut
 
@@ -108,9 +109,7 @@ def _tuning(
     curve = recipe.labels.curve if section.curve and not folds else ()
     budgets = list(dict.fromkeys((recipe.labels.per_class, *curve)))
     variants = section.scratch + (recipe.encoder.weights is not None) + len(recipe.starts)
-    searched = [
-        variants * (len(section.learning_rates) + counts.rounds(recipe, b) - 1) for b in budgets
-    ]
+    searched = [variants * trainings_of(recipe, counts.rounds(recipe, b), folds) for b in budgets]
     available = None
     if section.max_seconds is not None:
         available = section.max_seconds / len(recipe.slim_labels) / sum(searched)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -18,11 +19,13 @@ from edgessl.evaluation.answers import balanced_accuracy
 from edgessl.evaluation.knn import knn_predict
 from edgessl.evaluation.linear import fit_probe, pixels
 from edgessl.evaluation.outputs import outputs
+from edgessl.slimming.sliced import recalibrate_plain
 from edgessl.stages.context import Context
-from edgessl.stages.networks import Host, load_host, stock_identity, stock_net, variant_of
-from edgessl.stages.pretrain import check_unseen
+from edgessl.stages.networks import Host, load_host, stock_net, variant_of, weights_identity
+from edgessl.stages.pretrain import deployed_batches
 from edgessl.stages.rounds import Rounds, budgets
 from edgessl.stages.rows import accuracy_row, summary_row
+from edgessl.stages.seen import check_unseen
 
 Matrix = NDArray[np.float32]
 IMBALANCED = 1.5  # largest over smallest class of the measured images: from here on it matters
@@ -62,7 +65,7 @@ def evaluate(context: Context, checkpoints: Sequence[Path]) -> tuple[LedgerRow, 
         "labels": recipe.labels.model_dump(mode="json"),
         "seed": recipe.seed,
         "checkpoints": [host.artifact.seal for host in hosts],
-        "weights": stock_identity(recipe),
+        "weights": weights_identity(recipe),
         "data": [made[0].train.data_sha256, made[0].test.data_sha256],
     }
 
@@ -91,13 +94,30 @@ def _sources(context: Context, hosts: Sequence[Host]) -> list[Source]:
         return Source(variant, label, lambda x: outputs(network, x, context.spec), seal)
 
     found = [Source("pixels", None, pixels)]
-    for label in hosts[0].spec.labels:
-        if (stock := stock_net(context.recipe, label)) is not None:
+    tuned = hosts[0].artifact.facts.get("tuned")
+    for label in hosts[0].spec.labels if tuned is None else (tuned,):
+        if (stock := stock_start(context, label)) is not None:
             found.append(frozen("imagenet", label, stock, None))
         for host in hosts:
             network = host.plain(label, head=False)
-            found.append(frozen(variant_of(host), label, network, host.artifact.seal))
+            variant = variant_of(host) + (", fine-tuned" if tuned else "")
+            found.append(frozen(variant, label, network, host.artifact.seal))
     return found
+
+
+def stock_start(context: Context, label: str) -> nn.Module | None:
+    """Return the net of a width with the recipe's stock weights, at home on this run's images.
+
+    Like that of a pretrained net its BatchNorm statistics are re-estimated on the pretraining
+    images, so that it is no weaker a rival than it can be. None without stock weights.
+
+    Raises:
+        FileInvalid: The weights cannot be had or do not fit.
+    """
+    network = stock_net(context.recipe, label)
+    if network is not None:
+        recalibrate_plain(network, deployed_batches(context, torch.device("cpu")))
+    return network
 
 
 def _rows(context: Context, source: Source, made: list[Rounds]) -> list[LedgerRow]:
@@ -172,7 +192,7 @@ def _linear_rows(
             metric="linear_top1",
             labels_per_class=rounds.per_class,
             draw=part.draw,
-            note=f"penalty {probe.penalty:g} chosen on validation",
+            note=f"penalty {probe.penalty:g} chosen on {rounds.chosen_on}",
             seconds=time.monotonic() - start,
             **_common(context, source, rounds),
         )

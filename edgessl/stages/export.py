@@ -26,6 +26,7 @@ from edgessl.stages.child import run_child
 from edgessl.stages.context import Context, clear
 from edgessl.stages.roles import Split
 from edgessl.stages.rows import accuracy_row, write_predictions
+from edgessl.stages.seen import check_unseen
 
 GOLDEN = 16
 
@@ -69,6 +70,7 @@ def run_export(context: Context, source: Source, target: str) -> Path:
         ConversionFailed, NativeCrash, OutOfMemory, MissingExtra: See ``run_child``.
     """
     EXPORTERS[target]
+    check_unseen(context, source.folder)
     folder = export_folder(context, source.artifact, target)
     identity = {
         "source": source.artifact.seal,

@@ -22,6 +22,7 @@ from edgessl.slimming.extract import TOLERANCE, largest_difference
 from edgessl.stages.context import Context
 from edgessl.stages.networks import Host, load_host
 from edgessl.stages.rows import accuracy_row, write_mistakes, write_predictions
+from edgessl.stages.seen import check_unseen, write_seen
 
 PROBED = 256  # images the equivalence is checked on
 
@@ -58,7 +59,12 @@ def run_extract(context: Context, source: Path, label: str) -> Path:
     """
     host = load_host(source)
     folder = context.folder("extract", label)
-    identity = {"source": host.artifact.seal, "width": label}
+    identity = {
+        "source": host.artifact.seal,
+        "width": label,
+        "data": context.images.proof.data_sha256,
+    }
+    check_unseen(context, source)
 
     def work() -> Path:
         _extract(context, host, label, folder)
@@ -91,6 +97,8 @@ def _extract(context: Context, host: Host, label: str, folder: Path) -> None:
     for key in ("method", "variant", "labels_per_class", "draw", "trained_on", "seed"):
         if key in host.artifact.facts:
             facts[key] = host.artifact.facts[key]
+    if host.seen:
+        facts |= write_seen(folder, host.seen)
     artifact = Artifact.sealed(
         folder, ["model.safetensors"], artifact_kind="model", format="safetensors",
         input=host.artifact.input, labels=labels, parents=(host.artifact.seal,), facts=facts,

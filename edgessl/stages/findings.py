@@ -16,6 +16,8 @@ from edgessl.data.image_set import ImageSet, Skipped
 from edgessl.data.near import NearDuplicates, near_duplicates, thumbnail
 
 FILE, KIND = "data.json", "data-findings"
+FACTS = ("splits", "folds", "groups", "near_duplicates")
+OVERLAP = "pretraining_overlap"  # written with folds only
 SKIPPED_SHOWN, PAIRS_SHOWN = 50, 50
 # how many times larger than the smallest the largest class may be without a word
 UNEVEN = 5.0
@@ -76,6 +78,16 @@ def unevenness(classes: Mapping[str, int]) -> str:
     )
 
 
+def copies(images: int, duplicates: int) -> str:
+    """Return a remark about ``duplicates`` exact copies among ``images``, else ''."""
+    if not duplicates:
+        return ""
+    return (
+        f"{duplicates} of {images} labelled images are copies of another; they stay on one side of "
+        "a split, and count as images in every figure"
+    )
+
+
 def compare(images: Sequence[NDArray[np.uint8]], source_sha256: Sequence[str]) -> NearDuplicates:
     """Find near-duplicates among prepared images, uint8 (N, H, W, 3) arrays one after another."""
     small = np.stack([thumbnail(image) for part in images for image in part])
@@ -114,11 +126,13 @@ def write(
     Args:
         folder: Run folder.
         sources: From :func:`describe`, in the order of opening.
-        facts: ``splits``, ``folds``, ``groups`` and ``near_duplicates``, once they are known.
+        facts: Those that are known now, of :data:`FACTS` and :data:`OVERLAP`; others stay as they were.
     """
     before = read(folder)
     by_role = {entry["role"]: entry for entry in (*before.get("sources", ()), *sources)}
     body: dict[str, Any] = {"sources": list(by_role.values())}
-    for key in ("splits", "folds", "groups", "near_duplicates"):
-        body[key] = (facts if facts is not None else before).get(key)
+    known = {**before, **(facts or {})}
+    body |= {key: known.get(key) for key in FACTS}
+    if known.get(OVERLAP) is not None:
+        body[OVERLAP] = known[OVERLAP]
     files.write_json(folder / FILE, KIND, body)

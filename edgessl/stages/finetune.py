@@ -6,6 +6,7 @@ on validation for all draws. The model of the first draw is what is shipped.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,22 +21,20 @@ from edgessl.encoders.loading import write_tensors
 from edgessl.evaluation.finetune import with_head
 from edgessl.evaluation.outputs import outputs
 from edgessl.slimming.extract import NetSpec, build_sliced
-from edgessl.slimming.sliced import Sliced
 from edgessl.stages.context import Context, clear
-from edgessl.stages.evaluate import describe
+from edgessl.stages.evaluate import describe, stock_start
 from edgessl.stages.networks import (
     HEAD,
     Host,
     host_facts,
     load_host,
     net_spec,
-    stock_identity,
-    stock_net,
     variant_of,
+    weights_identity,
 )  # fmt: skip
-from edgessl.stages.pretrain import check_unseen
 from edgessl.stages.rounds import Rounds, budgets
 from edgessl.stages.rows import write_predictions
+from edgessl.stages.seen import check_unseen, write_seen
 from edgessl.stages.study import Start, Study
 
 
@@ -62,7 +61,12 @@ def run_finetune(context: Context, checkpoints: Sequence[Path], label: str) -> P
     hosts = [load_host(checkpoint) for checkpoint in checkpoints]
     spec = hosts[0].spec if hosts else net_spec(recipe)
     architecture = ENCODERS.load(spec.architecture)
-    for checkpoint in checkpoints:
+    for checkpoint, host in zip(checkpoints, hosts, strict=True):
+        if "tuned" in host.artifact.facts:
+            raise UsageProblem(
+                f"{checkpoint} is fine-tuned already",
+                hint="give the pretraining checkpoint that it came from",
+            )
         check_unseen(context, checkpoint)
     made = budgets(context, curve=recipe.finetune.curve)
     identity = {
@@ -72,7 +76,7 @@ def run_finetune(context: Context, checkpoints: Sequence[Path], label: str) -> P
         "width": label,
         "seed": recipe.seed,
         "checkpoints": [host.artifact.seal for host in hosts],
-        "weights": stock_identity(recipe),
+        "weights": weights_identity(recipe),
         "data": [made[0].train.data_sha256, made[0].test.data_sha256],
     }
 
@@ -81,10 +85,7 @@ def run_finetune(context: Context, checkpoints: Sequence[Path], label: str) -> P
         study = Study(context, folder, identity, label, made)
         shipped, weights = study.run([start for start, _ in starts])
         host = next((h for start, h in starts if start is shipped), None)
-        host = host or (hosts[0] if hosts else None)
-        sliced = host.sliced if host else build_sliced(architecture, spec, seed=recipe.seed)
-        parents = (host.artifact.seal,) if host else ()
-        _write(context, spec, sliced, weights, shipped.variant, parents, label, made[0])
+        _write(context, spec, host, weights, shipped.variant, label, made[0])
         clear(folder / "training")
         return folder
 
@@ -100,7 +101,7 @@ def run_finetune(context: Context, checkpoints: Sequence[Path], label: str) -> P
 
 def finetune_folder(context: Context, label: str) -> Path:
     """Return the folder of a fine-tuned width: ``finetune``, with several widths below it."""
-    several = len(context.recipe.slim_labels) > 1
+    several = len(context.recipe.widths) > 2
     return context.folder("finetune", label) if several else context.folder("finetune")
 
 
@@ -123,10 +124,10 @@ def _starts(
         )
         return headed(plain, draw)
 
+    stock = stock_start(context, label)
+
     def imagenet(draw: int) -> nn.Module:
-        network = stock_net(recipe, label)
-        assert network is not None
-        return headed(network, draw)
+        return headed(copy.deepcopy(stock), draw)
 
     def pretrained(host: Host) -> Start:
         def network(draw: int) -> nn.Module:
@@ -137,7 +138,7 @@ def _starts(
     starts: list[tuple[Start, Host | None]] = []
     if recipe.finetune.scratch or not hosts:
         starts.append((Start("scratch", scratch, pretrained=False), None))
-    if recipe.encoder.weights is not None:
+    if stock is not None:
         starts.append((Start("imagenet", imagenet, pretrained=False), None))
     starts += [(pretrained(host), host) for host in hosts]
     names = [start.variant for start, _ in starts]
@@ -159,19 +160,22 @@ def _headed(
 
 
 def _write(
-    context: Context, spec: NetSpec, sliced: Sliced, shipped: dict[str, Tensor], variant: str,
-    parents: tuple[str, ...], label: str, rounds: Rounds,
+    context: Context, spec: NetSpec, host: Host | None, shipped: dict[str, Tensor], variant: str,
+    label: str, rounds: Rounds,
 ) -> None:  # fmt: skip
-    """Put the tuned slice back into the host and seal it with its head; record its answers."""
+    """Put the tuned slice back into its host and seal it with its head; record its answers."""
     folder, recipe = finetune_folder(context, label), context.recipe
     architecture = ENCODERS.load(spec.architecture)
+    sliced = host.sliced if host else build_sliced(architecture, spec, seed=recipe.seed)
+    parents = (host.artifact.seal,) if host else ()
     sliced.write_back(label, shipped)
     head = {
         f"{HEAD}.{label}.{part}": shipped[f"{architecture.head}.{part}"]
         for part in ("weight", "bias")
     }
     write_tensors(folder / "model.safetensors", {**sliced.state_dict(), **head})
-    facts = host_facts(architecture, spec, sliced) | {
+    facts = write_seen(folder, _seen(host, rounds))
+    facts |= host_facts(architecture, spec, sliced) | {
         "variant": variant,
         "tuned": label,
         "draw": None if rounds.folds else 0,
@@ -190,3 +194,15 @@ def _write(
     write_predictions(folder / "predictions.csv", test.sha256, test.labels, logits)
     row = context.ledger.find(id=f"finetune/{label}/{variant}/{rounds.budget}/draw0")[0]
     context.ledger.put([row.model_copy(update={"artifact_sha256": artifact.seal})])
+
+
+def _seen(host: Host | None, rounds: Rounds) -> list[str]:
+    """Return the images that the shipped model has learned from, choices included."""
+    part = rounds.rounds[0]
+    seen = list(host.seen) if host else []
+    if rounds.folds:
+        seen += rounds.train.source_sha256
+    else:
+        seen += [rounds.train.source_sha256[i] for i in part.train]
+        seen += [rounds.validation.source_sha256[i] for i in part.validation]
+    return list(dict.fromkeys(seen))

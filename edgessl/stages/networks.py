@@ -21,6 +21,7 @@ from edgessl.evaluation.finetune import with_head
 from edgessl.slimming.extract import NetSpec, build_sliced, extract
 from edgessl.slimming.plan import ChannelPlan
 from edgessl.slimming.sliced import Sliced
+from edgessl.stages.seen import read_seen
 
 HEAD = "head"  # prefix of a head's tensors in a fine-tuned host: head.<width>.weight
 
@@ -29,7 +30,8 @@ HEAD = "head"  # prefix of a head's tensors in a fine-tuned host: head.<width>.w
 class Host:
     """A host with its slim nets, read from an artifact.
 
-    ``heads`` holds the tensors of the classifiers after fine-tuning, by slim net.
+    ``heads`` holds the tensors of the classifiers after fine-tuning, by slim net; ``seen`` the
+    source identities of the images that it has learned from.
     """
 
     architecture: Architecture
@@ -37,6 +39,7 @@ class Host:
     sliced: Sliced
     artifact: Artifact
     heads: dict[str, dict[str, Tensor]]
+    seen: tuple[str, ...] = ()
 
     def plain(self, label: str, *, head: bool = True) -> nn.Module:
         """Return a slim net as a plain stock module.
@@ -67,18 +70,20 @@ def variant_of(host: Host) -> str:
     return str(facts.get("variant", facts.get("method", "checkpoint")))
 
 
-def stock_identity(recipe: Recipe) -> str | None:
-    """Return what the identity of a stage says of the stock weights: their hash, if local."""
+def weights_identity(recipe: Recipe) -> dict[str, Any] | None:
+    """Return what the identity of a stage says of the stock weights: name, and hash if local."""
     where = recipe.encoder.weights
-    if where is None or not Path(where).is_file():
-        return where
-    return files.sha256_file(Path(where))
+    if where is None:
+        return None
+    path = Path(where).expanduser()
+    return {"where": where, "sha256": files.sha256_file(path) if path.is_file() else None}
 
 
 def stock_net(recipe: Recipe, label: str) -> nn.Module | None:
     """Return the plain net of a width with the recipe's stock weights; None without them.
 
-    A net narrower than the stock one gets the first channels of every group.
+    A net narrower than the stock one gets the first channels of every group. Its BatchNorm
+    statistics are still those of the stock net's images.
 
     Raises:
         FileInvalid: The weights cannot be had or do not fit.
@@ -151,7 +156,8 @@ def load_host(folder: Path) -> Host:
     body = {k: t for k, t in tensors.items() if not k.startswith(f"{HEAD}.")}
     load_strictly(sliced, body, folder)
     sliced.eval()
-    return Host(architecture, spec, sliced, artifact, heads)
+    seen = tuple(read_seen(folder, artifact))
+    return Host(architecture, spec, sliced, artifact, heads, seen)
 
 
 def _sizes(plan: ChannelPlan) -> dict[str, int]:

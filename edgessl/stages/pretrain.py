@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgessl.core import files
 from edgessl.core.artifact import Artifact, InputSpec
-from edgessl.core.errors import FileInvalid, RecipeInvalid, nearest
+from edgessl.core.errors import RecipeInvalid, nearest
 from edgessl.core.images import to_model_input
 from edgessl.core.recipe import Recipe
 from edgessl.data.views import Views, view_specs
@@ -25,15 +25,14 @@ from edgessl.encoders.loading import write_tensors
 from edgessl.methods import METHODS
 from edgessl.slimming.extract import build_sliced
 from edgessl.slimming.sliced import HOST, Sliced, recalibrate
-from edgessl.stages.context import Context
-from edgessl.stages.networks import host_facts, net_spec
+from edgessl.stages.context import STAGE_FILE, Context, clear
+from edgessl.stages.networks import host_facts, net_spec, weights_identity
 from edgessl.stages.roles import Pool
+from edgessl.stages.seen import write_seen
 from edgessl.stages.watch import as_deployed, make_watch
 from edgessl.training.loop import Job, LossFunction, Plan, train
 from edgessl.training.optimizers import LarsSettings
 from edgessl.training.record import check_finite
-
-IMAGES_FILE = "images.txt"  # source identities of the images that were pretrained on
 
 
 def pretrain_folder(context: Context, start: str = "random") -> Path:
@@ -56,17 +55,10 @@ def pretrain(context: Context, start: str = "random") -> Path:
         Collapsed: The monitors raised an alarm; the state is saved.
         Interrupted: Stopped; the state is saved.
     """
-    recipe, folder = context.recipe, pretrain_folder(context, start)
-    pool, weights = context.images.pool, _weights_identity(recipe, start)
-    identity = {
-        "pretrain": recipe.pretrain.model_dump(
-            mode="json", exclude={"save_every_s", "monitor", "starts"}
-        ),
-        "encoder": recipe.encoder.model_dump(mode="json", exclude={"weights"}),
-        "weights": weights,
-        "seed": recipe.seed,
-        "data_sha256": pool.data_sha256,
-    }
+    pool, folder = context.images.pool, pretrain_folder(context, start)
+    identity = pretrain_identity(context, start)
+    if (folder / STAGE_FILE).is_file() and not is_finished(context, start):
+        clear(folder)  # finished from other weights, the one thing that may change on resuming
 
     def work() -> Path:
         _pretrain(context, pool, folder, identity)
@@ -79,12 +71,26 @@ def pretrain(context: Context, start: str = "random") -> Path:
     return context.stage(folder.name, folder, identity, work, load)
 
 
-def _weights_identity(recipe: Recipe, start: str) -> dict[str, Any] | None:
-    where = recipe.encoder.weights
-    if start == "random" or where is None:
-        return None
-    path = Path(where).expanduser()
-    return {"where": where, "sha256": files.sha256_file(path) if path.is_file() else None}
+def pretrain_identity(context: Context, start: str) -> dict[str, Any]:
+    """Return everything that the result of a pretraining depends on."""
+    recipe = context.recipe
+    return {
+        "pretrain": recipe.pretrain.model_dump(
+            mode="json", exclude={"save_every_s", "monitor", "starts"}
+        ),
+        "encoder": recipe.encoder.model_dump(mode="json", exclude={"weights"}),
+        "weights": None if start == "random" else weights_identity(recipe),
+        "seed": recipe.seed,
+        "data_sha256": context.images.pool.data_sha256,
+    }
+
+
+def is_finished(context: Context, start: str) -> bool:
+    """Return whether a pretraining with this recipe on these images is finished."""
+    marker = pretrain_folder(context, start) / STAGE_FILE
+    if not marker.is_file():
+        return False
+    return files.read_json(marker, "stage")["identity"] == pretrain_identity(context, start)
 
 
 def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, Any]) -> None:
@@ -109,12 +115,12 @@ def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, An
     followed = train(job, context.reporter)
     sliced = method.encoder
     for width in (HOST,) if sliced.is_dense else (HOST, *sliced.labels):
-        recalibrate(sliced, width, _batches(context, pool, device))
+        recalibrate(sliced, width, deployed_batches(context, device))
     sliced.to("cpu").to(memory_format=torch.contiguous_format)
     check_finite(sliced, followed.steps)
     write_tensors(folder / "encoder.safetensors", sliced.state_dict())
-    files.write_text(folder / IMAGES_FILE, "".join(f"{sha}\n" for sha in pool.source_sha256))
-    facts = host_facts(ENCODERS.load(spec.architecture), spec, sliced) | {
+    facts = write_seen(folder, pool.source_sha256)
+    facts |= host_facts(ENCODERS.load(spec.architecture), spec, sliced) | {
         "variant": variant,
         "weights": weights,
         "method": section.method,
@@ -122,7 +128,6 @@ def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, An
         "epochs": followed.epochs,
         "steps": followed.steps,
         "images": len(pool.images),
-        "images_sha256": files.sha256_file(folder / IMAGES_FILE),
         "data_sha256": pool.data_sha256,
         "seed": recipe.seed,
     }
@@ -190,30 +195,6 @@ def make_plan(recipe: Recipe, images: int) -> Plan:
     )  # fmt: skip
 
 
-def check_unseen(context: Context, checkpoint: Path) -> None:
-    """Refuse a checkpoint that was pretrained on validation or test images of this run.
-
-    Args:
-        context: The run that is about to choose and measure.
-        checkpoint: Folder of a pretraining checkpoint; of another artifact: nothing to check.
-
-    Raises:
-        DataInvalid: It was; the first images are named.
-        FileInvalid: The list of its images is missing or was changed.
-    """
-    artifact = Artifact.load(checkpoint)
-    if artifact.artifact_kind != "encoder":
-        return
-    path = checkpoint / IMAGES_FILE
-    if not path.is_file() or files.sha256_file(path) != artifact.facts.get("images_sha256"):
-        raise FileInvalid(
-            f"{path} is missing or was changed: it says which images were pretrained on",
-            hint="copy the whole folder of the checkpoint",
-        )
-    seen = path.read_text(encoding="utf-8").split()
-    context.images.check_unseen(seen, f"the pretraining images of {checkpoint}")
-
-
 def method_options(recipe: Recipe) -> Any:
     """Return the validated options of the recipe's method.
 
@@ -249,9 +230,10 @@ def make_views(recipe: Recipe, spec: InputSpec) -> Views:
     return Views(specs, spec.mean, spec.std, recipe.seed)
 
 
-def _batches(context: Context, pool: Pool, device: torch.device) -> Iterator[Tensor]:
-    """Yield batches of training images without augmentation, cropped as when deployed."""
-    spec, n = context.spec, len(pool.images)
+def deployed_batches(context: Context, device: torch.device) -> Iterator[Tensor]:
+    """Yield batches of pretraining images without augmentation, cropped as when deployed."""
+    pool, spec = context.images.pool, context.spec
+    n = len(pool.images)
     size = min(256, n)
     order = np.random.Generator(np.random.PCG64([context.recipe.seed, 1])).permutation(n)
     batches = range(0, n - size + 1, size)[: context.recipe.pretrain.recalibrate_batches]

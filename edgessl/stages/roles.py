@@ -48,7 +48,7 @@ class Images:
 
     def __init__(self, recipe: Recipe, spec: InputSpec, folder: Path, reporter: Reporter) -> None:
         self.data, self.seed, self.spec = recipe.data, recipe.seed, spec
-        self.balanced = recipe.finetune.balanced
+        self.balanced, self.budgets = recipe.finetune.balanced, recipe.labels
         self.folder, self.reporter = folder, reporter
         self._told_seen = False
         self._known: dict[int, str] = {}  # position in the labelled source to source sha256
@@ -108,6 +108,7 @@ class Images:
         about = _describe("labels", source, prepared)
         if (remark := findings.unevenness(about["classes"])) and not self.balanced:
             self.reporter.warn(f"{remark}; consider --set finetune.balanced=true")
+        self._tell_copies(about)
         number = folds_for(prepared, data.folds, data.test_share, data.test is not None)
         stored = (self.folder / SPLITS_FILE).is_file()
         tests: list[dict[str, Any]] = []
@@ -128,6 +129,7 @@ class Images:
             made = in_folds(self.folder, source, prepared, data, self.seed, number)
             roles, splits = {"all": made.all}, None
             told = f"{len(made.all.labels)} images in {number} folds, {data.repeats} times"
+            self._tell_budgets()
         self._known = dict(zip(prepared.kept.tolist(), prepared.source_sha256, strict=True))
         groups = None if prepared.groups is None else len(set(prepared.groups))
         self.reporter.say(
@@ -142,7 +144,8 @@ class Images:
                 "folds": number,
                 "groups": groups,
                 "near_duplicates": self._near_duplicates(roles, stored),
-            },
+            }
+            | ({} if number else {findings.OVERLAP: None}),
         )
         return made
 
@@ -180,6 +183,7 @@ class Images:
                 "also those that the folds test on"
             )
             self._told_seen = True
+            self._record_overlap(len(seen.labels))
         if side == self.spec.height:
             return Pool(seen.images, seen.source_sha256, seen.data_sha256)
         members = set(seen.source_sha256)
@@ -207,6 +211,8 @@ class Images:
     def check_unseen(self, trained_on: Sequence[str], name: str) -> None:
         """Refuse validation or test images that were pretrained on; in folds, say so once.
 
+        In folds their number goes into ``data.json`` too.
+
         Args:
             trained_on: Source identities of the pretraining images.
             name: What the message calls them.
@@ -215,7 +221,9 @@ class Images:
             DataInvalid: Names the first ones and how many there are.
         """
         if self.folds is not None:
-            shared = len(set(trained_on) & set(self.folds.all.source_sha256))
+            known = set(trained_on)
+            shared = sum(sha in known for sha in self.folds.all.source_sha256)
+            self._record_overlap(shared)
             if shared and not self._told_seen:
                 self.reporter.warn(
                     f"{shared} labelled image(s) are also in {name}: the pretraining saw them "
@@ -227,11 +235,16 @@ class Images:
             called = f"the {role.name} images"
             check_leaks(trained_on, role.source_sha256, name, called, role.items)
 
+    def _record_overlap(self, images: int) -> None:
+        findings.write(self.folder, [], {findings.OVERLAP: images})
+
     def _separate_test(self, where: str, train: Prepared) -> tuple[Split, dict[str, Any]]:
         source = open_source(where)
         source.require_labels()
         prepared = prepare(source, None, self.spec, cache=self.folder)
         self._tell_skipped(source, prepared)
+        described = _describe("test", source, prepared)
+        self._tell_copies(described)
         unknown = sorted(set(source.class_names) - set(train.class_names))
         if unknown:
             raise DataInvalid(
@@ -245,7 +258,7 @@ class Images:
             )
         place = np.array([train.class_names.index(n) for n in source.class_names], np.int64)
         split = split_of("test", prepared, None)
-        return replace(split, labels=place[split.labels]), _describe("test", source, prepared)
+        return replace(split, labels=place[split.labels]), described
 
     def _shared_groups(self, source: ImageSet, train: Prepared) -> set[str]:
         # folders of different sources may be called alike without belonging together
@@ -277,6 +290,21 @@ class Images:
                 f"edgessl data check --labels {self.data.labelled}"
             )
         return findings.pairs_of(found, items, sides)
+
+    def _tell_budgets(self) -> None:
+        default, asked = type(self.budgets)(), self.budgets
+        # null means all labels, which is what folds use
+        if asked.per_class not in (None, default.per_class) or any(asked.curve):
+            self.reporter.say(
+                "folds use all labels: labels.per_class and labels.curve are left out"
+            )
+
+    def _tell_copies(self, about: dict[str, Any]) -> None:
+        if remark := findings.copies(about["images"], about["duplicates"]):
+            self.reporter.warn(
+                f"{about['name']}: {remark}; delete all but one of each, or take them out of "
+                "the list"
+            )
 
     def _tell_skipped(self, source: ImageSet, prepared: Prepared) -> None:
         skipped = (*source.skipped, *prepared.skipped)

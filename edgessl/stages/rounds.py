@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.core.errors import DataInvalid
+from edgessl.core.recipe import Recipe
 from edgessl.data.splits import draw_labels
 from edgessl.stages.context import Context
 from edgessl.stages.roles import Split
@@ -51,6 +52,13 @@ class Rounds:
     folds: bool
 
     @property
+    def chosen_on(self) -> str:
+        """What choices are made on, in words."""
+        if any(part.validation is part.train for part in self.rounds):
+            return "training images, as some class has none left for validation"
+        return "validation"
+
+    @property
     def budget(self) -> str:
         """The labels per class as in ids: a number or ``all``."""
         return str(self.per_class or "all")
@@ -66,6 +74,15 @@ class Rounds:
         if not self.folds:
             return None
         return float(np.mean([len(r.test) / len(r.train) for r in self.rounds]))
+
+
+def trainings_of(recipe: Recipe, rounds: int, folds: bool) -> int:
+    """Return how many trainings a variant takes: its search and its rounds.
+
+    With draws the learning rate is searched in the first one, in folds in every one.
+    """
+    rates = len(recipe.finetune.learning_rates)
+    return rates * rounds if folds else rates + rounds - 1
 
 
 def rounds_of(context: Context, per_class: int | None) -> Rounds:

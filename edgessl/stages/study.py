@@ -24,7 +24,7 @@ from edgessl.data.views import Views
 from edgessl.evaluation.finetune import Lessons, best_of, classification_loss, finetune
 from edgessl.evaluation.outputs import outputs
 from edgessl.stages.context import Context, clear
-from edgessl.stages.rounds import Round, Rounds
+from edgessl.stages.rounds import Round, Rounds, trainings_of
 from edgessl.stages.study_rows import Found, study_rows
 from edgessl.training import checkpoints
 from edgessl.training.loop import Plan, fit_to_budget
@@ -97,8 +97,16 @@ class Study:
         return self._ship(starts, found, kept)
 
     def _search(self, start: Start, rounds: Rounds, plan: Plan, kept: dict[str, Weights]) -> Found:
-        """Choose the learning rate on the first round, then train on the others with it."""
+        """Choose the learning rate on the first round, then train on the others with it.
+
+        In folds it is chosen in every fold on its own validation images: those of one fold are
+        tested in another.
+        """
         rates = self.context.recipe.finetune.learning_rates
+        if rounds.folds:
+            return self._search_folds(
+                start, rounds, [replace(plan, learning_rate=r) for r in rates]
+            )
         main = rounds is self.budgets[0]
         tried = [
             self._train(start, rounds, replace(plan, learning_rate=rate), rounds.rounds[0])
@@ -110,10 +118,19 @@ class Study:
             kept[start.variant] = tried[best][1]
         lines = [tried[best][0]]
         lines += [self._train(start, rounds, chosen, part)[0] for part in rounds.rounds[1:]]
-        for line in lines:
-            if line["validation"] == DIVERGED:
-                raise Diverged(line["problem"], hint="give lower finetune.learning_rates")
-        return Found(start.variant, rounds, chosen, tuple(lines))
+        return Found(start.variant, rounds, chosen, tuple(map(_converged, lines)))
+
+    def _search_folds(self, start: Start, rounds: Rounds, plans: Sequence[Plan]) -> Found:
+        lines: list[dict[str, Any]] = []
+        chosen: list[Plan] = []
+        for part in rounds.rounds:
+            tried = [self._train(start, rounds, plan, part)[0] for plan in plans]
+            best = best_of([line["validation"] for line in tried])
+            lines.append(_converged(tried[best]))
+            chosen.append(plans[best])
+        # the model of all labels is trained at the rate that most folds chose
+        usual = max(plans, key=chosen.count)
+        return Found(start.variant, rounds, usual, tuple(lines))
 
     def _ship(
         self, starts: Sequence[Start], found: Sequence[Found], kept: dict[str, Weights]
@@ -160,8 +177,9 @@ class Study:
             seed=self.context.recipe.seed,
         )  # fmt: skip
         if section.max_seconds is not None:
+            recipe = self.context.recipe
             trainings = len(starts) * sum(
-                len(section.learning_rates) + len(r.rounds) - 1 for r in self.budgets
+                trainings_of(recipe, len(r.rounds), r.folds) for r in self.budgets
             )
             available = section.max_seconds / len(self.context.recipe.slim_labels) / trainings
             network = starts[0].network(0).train().to(memory_format=torch.channels_last)
@@ -245,3 +263,9 @@ class Study:
     def _training(self, start: Start, rounds: Rounds, plan: Plan, draw: int | str) -> Path:
         name = f"{start.variant}-{rounds.budget}-draw{draw}-lr{plan.learning_rate:g}"
         return self.folder / "training" / name
+
+
+def _converged(line: dict[str, Any]) -> dict[str, Any]:
+    if line["validation"] == DIVERGED:
+        raise Diverged(line["problem"], hint="give lower finetune.learning_rates")
+    return line

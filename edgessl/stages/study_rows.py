@@ -60,8 +60,8 @@ def _rows(context: Context, width: str, found: Found, scratch: tuple[Rows, Found
             target="pytorch", split=rounds.split, data_sha256=rounds.test.data_sha256,
             labels_per_class=rounds.per_class, seed=context.recipe.seed, draw=part.draw,
             metric="top1", seconds=line["seconds"],
-            note=f"{plan.epochs} epochs, learning rate {plan.learning_rate:g} chosen on "
-            "validation",
+            note=f"{plan.epochs} epochs, learning rate {line['lr']:g} chosen on "
+            f"{rounds.chosen_on}",
         )  # fmt: skip
         rows.append(row)
         balanced.append(balanced_row(row, right(line), rounds.test.labels[part.test]))
