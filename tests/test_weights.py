@@ -191,6 +191,18 @@ def test_a_truncated_or_damaged_file_of_the_old_form_is_refused(tmp_path):
             stock_weights(architecture(SMALL), str(path))
 
 
+def test_tensors_of_another_kind_are_refused(tmp_path):
+    state, name = pretrained(SMALL).state_dict(), "features.0.0.weight"
+    for other in (
+        state[name].to_sparse(),
+        state[name].to("meta"),
+        torch.quantize_per_tensor(state[name], 0.1, 0, torch.qint8),
+    ):
+        torch.save(state | {name: other}, tmp_path / "other.pth")
+        with pytest.raises(FileInvalid, match=r"'features\.0\.0\.weight' is a sparse, quantized"):
+            stock_weights(architecture(SMALL), str(tmp_path / "other.pth"))
+
+
 @pytest.mark.parametrize(
     "body",
     ["<!DOCTYPE html>\n<html>404</html>", "version https://git-lfs.github.com/spec/v1\noid x"],

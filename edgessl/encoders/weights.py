@@ -158,6 +158,11 @@ def _tensors_only(found: Any, source: str) -> dict[str, Tensor]:
                 f"{source} is no plain state dict: {str(name)[:60]!r} is a {type(value).__name__}",
                 hint="save the state dict alone, best with safetensors.torch.save_file",
             )
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise FileInvalid(
+                f"{source}: {name[:60]!r} is a sparse, quantized or empty tensor, expected numbers",
+                hint="save the state dict of the dense float32 net",
+            )
     return found
 
 
