@@ -200,6 +200,10 @@ def test_prepare_makes_a_cache_that_is_a_source(photos):
     assert made.result["bytes"] == 61 * 48 * 64 * 3
     found = api_data.data_check(settings={"data.labels": "c48"}, reporter=QUIET)
     assert found.result["sources"][0]["sizes"]["max"] == [160, 120]  # of the originals
+    for name, fetched in (("digits", False), ("cars", False), ("cifar10:test", True)):
+        with pytest.raises(UsageProblem) as caught:
+            api_data.data_prepare(name, reporter=QUIET)
+        assert ("--download" in caught.value.hint) == fetched, name
     with pytest.raises(UsageProblem, match="no dataset that can be downloaded"):
         api_data.data_prepare("photos", download=True, reporter=QUIET)
 

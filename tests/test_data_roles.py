@@ -43,8 +43,8 @@ def pictures(root, classes: dict[str, int], seed: int = 0):
     return root
 
 
-def opened(tmp_path, **data):
-    recipe = validated({"data": {"imgsz": SIDE, **data}})
+def opened(tmp_path, budgets=None, **data):
+    recipe = validated({"data": {"imgsz": SIDE, **data}, "labels": budgets or {}})
     folder = RunFolder.create(tmp_path / "run", "t", resume=(tmp_path / "run").exists())
     return Context(recipe, folder, Heard()).images
 
@@ -92,6 +92,69 @@ def test_in_folds_unlabeled_images_may_be_those_of_the_test_and_one_line_says_so
     other = opened(tmp_path / "2", labels=str(photos), unlabeled=str(apart))
     assert len(other.pool.images) == 5
     assert not [line for line in other.reporter.lines if line.startswith("warning")]
+
+
+def test_in_folds_it_is_written_how_many_labelled_images_the_pretraining_saw(tmp_path):
+    photos = pictures(tmp_path / "photos", {"a": 6, "b": 6})
+    copy = (photos / "a/day0_0.png").read_bytes()
+    (photos / "a/copy.png").write_bytes(copy)
+    some = pictures(tmp_path / "some", {"x": 4}, seed=1)
+    (some / "x/same.png").write_bytes(copy)
+    (some / "x/other.png").write_bytes((photos / "b/day0_1.png").read_bytes())
+    expected = {None: 13, str(photos): 13, str(some): 3, str(tmp_path / "apart"): 0}
+    pictures(tmp_path / "apart", {"x": 3}, seed=2)
+    for i, (unlabeled, overlap) in enumerate(expected.items()):
+        sources = {"labels": str(photos), "unlabeled": unlabeled}
+        images = opened(tmp_path / str(i), **sources)
+        assert images.folds is not None
+        assert "pretraining_overlap" not in document(tmp_path / str(i))
+        images.pool  # noqa: B018
+        assert document(tmp_path / str(i))["pretraining_overlap"] == overlap
+        assert opened(tmp_path / str(i), **sources).folds is not None  # a later command keeps it
+        found = document(tmp_path / str(i))
+        assert (found["pretraining_overlap"], found["folds"]) == (overlap, 5)
+    # a checkpoint from elsewhere says which images it has seen
+    late = opened(tmp_path / "late", labels=str(photos))
+    late.check_unseen([late.folds.all.source_sha256[-1], "0" * 64], "the checkpoint")
+    assert document(tmp_path / "late")["pretraining_overlap"] == 1
+    split = opened(tmp_path / "split", labels=str(photos), folds=None)
+    split.pool  # noqa: B018
+    assert "pretraining_overlap" not in document(tmp_path / "split")
+
+
+def test_budgets_that_folds_leave_out_are_told(tmp_path):
+    photos = str(pictures(tmp_path / "photos", {"a": 6, "b": 6}))
+    said = "folds use all labels: labels.per_class and labels.curve are left out"
+    for i, (budgets, folds, told) in enumerate(
+        [
+            ({"per_class": 2}, "auto", 1),
+            ({"curve": [1, None]}, "auto", 1),
+            ({}, "auto", 0),
+            ({"per_class": None, "curve": [None]}, "auto", 0),
+            ({"per_class": 2}, None, 0),
+        ]
+    ):
+        images = opened(tmp_path / str(i), budgets, labels=photos, folds=folds)
+        assert (images.folds is None) == (folds is None)
+        assert images.reporter.lines.count(said) == told, budgets
+
+
+def test_copies_among_labelled_images_are_told(tmp_path):
+    photos = pictures(tmp_path / "photos", {"a": 12, "b": 12})
+    test = pictures(tmp_path / "test", {"a": 3, "b": 3}, seed=1)
+    clean = opened(tmp_path / "1", labels=str(photos), test=str(test))
+    assert clean.splits is not None
+    assert not [line for line in clean.reporter.lines if "are copies" in line]
+    for i in range(2):
+        (photos / f"a/x{i}.png").write_bytes((photos / "a/day0_0.png").read_bytes())
+    (test / "a/y.png").write_bytes((test / "a/day0_0.png").read_bytes())
+    images = opened(tmp_path / "2", labels=str(photos), test=str(test))
+    assert len(images.splits.test.labels) == 7
+    first, second = [line for line in images.reporter.lines if "are copies" in line]
+    assert first.startswith(f"warning: {photos}: 2 of 26 labelled images are copies of another")
+    assert "first 'a/x0.png' of 'a/day0_0.png'" in first
+    assert "count as images in every figure" in first
+    assert second.startswith(f"warning: {test}: 1 of 7 labelled")
 
 
 def test_the_same_source_in_both_roles_is_refused_beside_a_test_split(tmp_path):

@@ -272,6 +272,29 @@ def test_draws_are_stratified_nested_and_differ():
         draw_labels(np.array([0, 0, 0, 1, 1]), 3, seed=0, draw=0, class_names=("cat", "dog"))
 
 
+def test_draws_take_copies_only_when_nothing_else_is_left():
+    labels = np.repeat([0, 1], 20)
+    # class 0 is five pictures, four times each; class 1 has one copy of a picture of class 0
+    shas = [f"{i % 5:064x}" for i in range(20)] + [f"{i:064x}" for i in range(4, 24)]
+    before: set[int] = set()
+    for per_class in (1, 3, 5, 7, 20):
+        rows = draw_labels(labels, per_class, seed=0, draw=1, source_sha256=shas)
+        assert np.bincount(labels[rows]).tolist() == [per_class] * 2
+        assert len({shas[row] for row in rows if row < 20}) == min(per_class, 5)
+        assert before < set(rows)
+        before = set(rows)
+    assert any(
+        len({shas[row] for row in draw_labels(labels, 5, seed=0, draw=draw)[:5]}) < 5
+        for draw in range(5)
+    )
+    # without copies nothing changes
+    distinct = [f"{i:064x}" for i in range(40)]
+    np.testing.assert_array_equal(
+        draw_labels(labels, 6, seed=3, draw=0, source_sha256=distinct),
+        draw_labels(labels, 6, seed=3, draw=0),
+    )
+
+
 def test_digits_split_without_leaks():
     pytest.importorskip("sklearn", reason="ships the digits")
     from edgessl.data.sources import open_source

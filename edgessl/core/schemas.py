@@ -174,7 +174,13 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 ),
                 "description": "closest pairs, those across splits first; null: not looked for",
             },
+            "pretraining_overlap": {
+                **COUNT,
+                "description": "with folds: labelled images that the pretraining saw without their "
+                "labels, copies counted each",
+            },
         },
+        optional=("pretraining_overlap",),
         title="DataFindings",
         description="data.json: what was found in the images",
     ),

@@ -258,11 +258,12 @@ def draw_labels(
     seed: int,
     draw: int,
     class_names: Sequence[str] = (),
+    source_sha256: Sequence[str] = (),
 ) -> NDArray[np.int64]:
     """Choose ``per_class`` images of every class at random.
 
     The choice is a function of its arguments; a smaller ``per_class`` of the same draw is a
-    subset of a larger one.
+    subset of a larger one. A copy of an image is drawn only once the class has no other left.
 
     Args:
         labels: int64 (N,) of the images to choose from.
@@ -270,6 +271,7 @@ def draw_labels(
         seed: Seed of the run.
         draw: Number of the draw; draws are repeated to see how much the choice matters.
         class_names: Names of the classes, for the message; numbers stand in without them.
+        source_sha256: Identity of every image, to tell copies; without it all count as distinct.
 
     Returns:
         int64 positions in ``labels``, ascending.
@@ -289,8 +291,17 @@ def draw_labels(
     order = np.argsort(
         uniforms(seed, draw, np.arange(len(labels)), LABEL_DRAWS, 1)[:, 0], kind="stable"
     )
-    chosen = [order[labels[order] == c][:per_class] for c in counts]
+    chosen = [_copies_last(order[labels[order] == c], source_sha256)[:per_class] for c in counts]
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+
+
+def _copies_last(rows: NDArray[np.int64], source_sha256: Sequence[str]) -> NDArray[np.int64]:
+    if not source_sha256:
+        return rows
+    _, first = np.unique([source_sha256[row] for row in rows], return_index=True)
+    copy = np.ones(len(rows), bool)
+    copy[first] = False
+    return np.concatenate([rows[~copy], rows[copy]])
 
 
 def _total(name: str, share: float, n: int) -> int:

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgessl.core.errors import DataInvalid
 from edgessl.core.images import images_sha256
-from edgessl.core.recipe import Data
+from edgessl.core.recipe import Data, Labels
 from edgessl.data.decode import Prepared
 from edgessl.data.folds import Fold, load_folds, make_folds, save_folds
+from edgessl.data.groups import grouped
 from edgessl.data.image_set import ImageSet
 from edgessl.data.labelled import Labelled
 from edgessl.data.splits import load_splits, make_splits
@@ -144,6 +146,25 @@ def in_folds(
         skipped = (*source.skipped, *prepared.skipped)
         save_folds(path, prepared, parts, asked=asked, skipped=skipped)
     return Folds(split_of("all", prepared, None), parts, prepared.class_names)
+
+
+def unused_budgets(labels: Labels) -> str:
+    """Return a remark when numbers of labels were asked for, which folds leave out, else ''."""
+    # null asks for all labels, which is what folds use
+    if labels.per_class in (None, Labels().per_class) and not any(labels.curve):
+        return ""
+    return "folds use all labels: labels.per_class and labels.curve are left out"
+
+
+def shared_groups(source: ImageSet, train: Prepared, group_by: str | None) -> set[str]:
+    """Return the groups of labelled images that a source of test images has too."""
+    # folders of different sources may be called alike without belonging together
+    if train.groups is None or group_by == "folder":
+        return set()
+    try:
+        return set(grouped(source, group_by).groups or ()) & set(train.groups)
+    except DataInvalid:  # the test source need not tell its groups
+        return set()
 
 
 def split_of(name: str, prepared: Prepared, rows: NDArray[np.int64] | None) -> Split:

@@ -78,13 +78,21 @@ def unevenness(classes: Mapping[str, int]) -> str:
     )
 
 
-def copies(images: int, duplicates: int) -> str:
-    """Return a remark about ``duplicates`` exact copies among ``images``, else ''."""
-    if not duplicates:
+def copies(items: Sequence[str], source_sha256: Sequence[str]) -> str:
+    """Return a remark when labelled images are exact copies of others among them, else ''."""
+    first: dict[str, str] = {}
+    pairs = [
+        (item, first[sha])
+        for item, sha in zip(items, source_sha256, strict=True)
+        if first.setdefault(sha, item) is not item
+    ]
+    if not pairs:
         return ""
+    copy, original = pairs[0]
     return (
-        f"{duplicates} of {images} labelled images are copies of another; they stay on one side of "
-        "a split, and count as images in every figure"
+        f"{len(pairs)} of {len(items)} labelled images are copies of another, first {copy!r} of "
+        f"{original!r}; they stay on one side of a split, and count as images in every figure; "
+        "delete them, or take them out of the list"
     )
 
 
@@ -126,7 +134,8 @@ def write(
     Args:
         folder: Run folder.
         sources: From :func:`describe`, in the order of opening.
-        facts: Those that are known now, of :data:`FACTS` and :data:`OVERLAP`; others stay as they were.
+        facts: Those of :data:`FACTS` and :data:`OVERLAP` that are known now; others stay as they
+            were.
     """
     before = read(folder)
     by_role = {entry["role"]: entry for entry in (*before.get("sources", ()), *sources)}

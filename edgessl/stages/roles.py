@@ -28,7 +28,17 @@ from edgessl.data.sources import open_source
 from edgessl.data.splits import check_leaks
 from edgessl.stages import findings
 from edgessl.stages.assignment import FILE as SPLITS_FILE
-from edgessl.stages.assignment import Folds, Pool, Split, Splits, hold_out, in_folds, split_of
+from edgessl.stages.assignment import (
+    Folds,
+    Pool,
+    Split,
+    Splits,
+    hold_out,
+    in_folds,
+    shared_groups,
+    split_of,
+    unused_budgets,
+)
 
 __all__ = ["Folds", "Images", "Pool", "Split", "Splits", "check_sources"]
 
@@ -108,7 +118,7 @@ class Images:
         about = _describe("labels", source, prepared)
         if (remark := findings.unevenness(about["classes"])) and not self.balanced:
             self.reporter.warn(f"{remark}; consider --set finetune.balanced=true")
-        self._tell_copies(about)
+        self._tell_copies(str(data.labelled), prepared)
         number = folds_for(prepared, data.folds, data.test_share, data.test is not None)
         stored = (self.folder / SPLITS_FILE).is_file()
         tests: list[dict[str, Any]] = []
@@ -129,7 +139,8 @@ class Images:
             made = in_folds(self.folder, source, prepared, data, self.seed, number)
             roles, splits = {"all": made.all}, None
             told = f"{len(made.all.labels)} images in {number} folds, {data.repeats} times"
-            self._tell_budgets()
+            if remark := unused_budgets(self.budgets):
+                self.reporter.say(remark)
         self._known = dict(zip(prepared.kept.tolist(), prepared.source_sha256, strict=True))
         groups = None if prepared.groups is None else len(set(prepared.groups))
         self.reporter.say(
@@ -243,31 +254,21 @@ class Images:
         source.require_labels()
         prepared = prepare(source, None, self.spec, cache=self.folder)
         self._tell_skipped(source, prepared)
-        described = _describe("test", source, prepared)
-        self._tell_copies(described)
+        self._tell_copies(where, prepared)
         unknown = sorted(set(source.class_names) - set(train.class_names))
         if unknown:
             raise DataInvalid(
                 f"{where} has classes that the training labels lack: {', '.join(unknown[:5])}",
                 hint="both need the same class names (folder names)",
             )
-        if shared := self._shared_groups(source, train):
+        if shared := shared_groups(source, train, self.data.group_by):
             self.reporter.warn(
                 f"{len(shared)} group(s) have images in {where} and in {self.data.labelled}, "
                 f"for example {min(shared)!r}: the test is not on unseen groups"
             )
         place = np.array([train.class_names.index(n) for n in source.class_names], np.int64)
         split = split_of("test", prepared, None)
-        return replace(split, labels=place[split.labels]), described
-
-    def _shared_groups(self, source: ImageSet, train: Prepared) -> set[str]:
-        # folders of different sources may be called alike without belonging together
-        if train.groups is None or self.data.group_by == "folder":
-            return set()
-        try:
-            return set(grouped(source, self.data.group_by).groups or ()) & set(train.groups)
-        except DataInvalid:  # the test source need not tell its groups
-            return set()
+        return replace(split, labels=place[split.labels]), _describe("test", source, prepared)
 
     def _near_duplicates(
         self, roles: dict[str, Split], stored: bool
@@ -291,20 +292,9 @@ class Images:
             )
         return findings.pairs_of(found, items, sides)
 
-    def _tell_budgets(self) -> None:
-        default, asked = type(self.budgets)(), self.budgets
-        # null means all labels, which is what folds use
-        if asked.per_class not in (None, default.per_class) or any(asked.curve):
-            self.reporter.say(
-                "folds use all labels: labels.per_class and labels.curve are left out"
-            )
-
-    def _tell_copies(self, about: dict[str, Any]) -> None:
-        if remark := findings.copies(about["images"], about["duplicates"]):
-            self.reporter.warn(
-                f"{about['name']}: {remark}; delete all but one of each, or take them out of "
-                "the list"
-            )
+    def _tell_copies(self, where: str, prepared: Prepared) -> None:
+        if remark := findings.copies(prepared.items, prepared.source_sha256):
+            self.reporter.warn(f"{where}: {remark}")
 
     def _tell_skipped(self, source: ImageSet, prepared: Prepared) -> None:
         skipped = (*source.skipped, *prepared.skipped)
