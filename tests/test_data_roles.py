@@ -115,6 +115,8 @@ def test_in_folds_it_is_written_how_many_labelled_images_the_pretraining_saw(tmp
         assert (found["pretraining_overlap"], found["folds"]) == (overlap, 5)
     # a checkpoint from elsewhere says which images it has seen
     late = opened(tmp_path / "late", labels=str(photos))
+    late.check_unseen([], "a checkpoint that does not say")
+    assert "pretraining_overlap" not in document(tmp_path / "late")
     late.check_unseen([late.folds.all.source_sha256[-1], "0" * 64], "the checkpoint")
     assert document(tmp_path / "late")["pretraining_overlap"] == 1
     split = opened(tmp_path / "split", labels=str(photos), folds=None)

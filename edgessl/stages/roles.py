@@ -234,7 +234,8 @@ class Images:
         if self.folds is not None:
             known = set(trained_on)
             shared = sum(sha in known for sha in self.folds.all.source_sha256)
-            self._record_overlap(shared)
+            if known:  # a checkpoint may not say what it has seen
+                self._record_overlap(shared)
             if shared and not self._told_seen:
                 self.reporter.warn(
                     f"{shared} labelled image(s) are also in {name}: the pretraining saw them "

@@ -106,9 +106,12 @@ def rounds_of(context: Context, per_class: int | None) -> Rounds:
         chosen = [np.arange(len(labels))]
     else:
         chosen = [
-            draw_labels(labels, per_class, seed=seed, draw=draw, class_names=splits.class_names)
+            draw_labels(
+                labels, per_class, seed=seed, draw=draw, class_names=splits.class_names,
+                source_sha256=splits.train.source_sha256,
+            )
             for draw in range(context.recipe.labels.draws)
-        ]
+        ]  # fmt: skip
     made = tuple(Round(draw, rows, *fixed) for draw, rows in enumerate(chosen))
     return Rounds(splits.train, splits.validation, splits.test, per_class, made, False)
 
