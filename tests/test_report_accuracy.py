@@ -96,6 +96,70 @@ def test_the_rival_is_the_best_of_pixels_scratch_and_imagenet() -> None:
     assert "Pixels alone do better: these images do not show" in both.sentence
 
 
+def test_a_rival_counts_with_its_better_measurement(tmp_path: Path) -> None:
+    def probe(variant: str, level: float, **changes: object) -> list[LedgerRow]:
+        facts = {"stage": "evaluate", "metric": "linear_top1"} | changes
+        return rows_of(variant, [level - 0.01, level, level + 0.01], **facts)
+
+    rows = probe("imagenet", 0.812) + rows_of("imagenet", [0.60, 0.61, 0.62])
+    rows += probe("sacl-xd", 0.90) + rows_of("sacl-xd", [0.702, 0.712, 0.722])
+    (judgement,) = judged(rows)
+    # its own figure is the fine-tuned one, though its probe is better
+    assert (judgement.mine.frozen, judgement.rival.frozen) == (False, True)
+    assert judgement.delta == pytest.approx(-0.10)
+    said = "SACL+XD and fine-tuning (71.2%) ends 10.0 points below its best rival, ImageNet "
+    assert f"{said}weights, linear probe (81.2%)" in judgement.sentence
+    page = page_of(tmp_path / "run", rows)
+    assert "Pretraining paid" not in page.text.replace("Pretraining paid only if", "")
+    assert "over ImageNet weights (linear probe), its best rival" in page.text
+    assert "favours the rival" in page.text
+    assert any("best rival: linear probe" in row for row in page.rows)
+    # the fine-tuned figure of the rival, where that is the better one
+    (other,) = judged(rows + rows_of("scratch", [0.84, 0.85, 0.86]))
+    assert "the same net trained from scratch (85.0%)" in other.sentence
+    # a probe of random weights is not called a training
+    random = [*probe("scratch", 0.95), *rows]
+    assert "the same net with random weights, linear probe" in judged(random)[0].sentence
+
+
+def test_a_narrow_net_with_imagenet_weights_is_called_what_it_is(tmp_path: Path) -> None:
+    rows = []
+    for width in ("1x", "0.5x"):
+        rows += rows_of("imagenet", [0.60, 0.61], width=width)
+        rows += rows_of("sacl-xd", [0.50, 0.51], width=width)
+    run = begun(tmp_path / "run")
+    Ledger(run / "ledger.json").put(rows)
+    found = accuracy_points(rows)
+    wide, narrow = label_tables(read_run(run), found, judge_pretraining(found))
+    assert [x.name for x in wide.budgets[0].lines] == ["ImageNet weights", "SACL+XD"]
+    assert narrow.budgets[0].lines[0].name == "First channels of ImageNet weights"
+    sentences = {j.mine.width: j.sentence for j in judge_pretraining(found)}
+    assert "rival, the first channels of ImageNet weights, fine-tuned" in sentences["0.5x"]
+    assert "rival, ImageNet weights, fine-tuned" in sentences["1x"]
+
+
+def test_labels_used_for_choosing_stand_beside_the_labels_per_class(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    rows = rows_of("scratch", [0.5, 0.6]) + rows_of("sacl-xd", [0.7, 0.8])
+    rows += rows_of("sacl-xd", [0.6, 0.7], labels_per_class=5)
+    Ledger(run / "ledger.json").put(rows)
+    data_json(run, NAMES)
+    told = (
+        "plus 600 labelled validation images for choices (learning rate, penalty, which net ships)"
+    )
+    text = Page(write_report([run], tmp_path / "r.html").read_text()).text.replace("\u00a0", " ")
+    assert f"Trained with 10 labels per class, {told}." in text
+    table, curve = text.index("Label table"), text.index("How many labels it takes")
+    assert f"Labels per class: what training was given, {told}." in text[table:curve]
+    assert f"Labels per class: what training was given, {told}." in text[curve:]
+    assert "which net ships) were made on 600 further labelled images" in text
+    card = write_model_card(run, tmp_path / "card.md").read_text().replace("\u00a0", " ")
+    assert card.count(told) == 2
+    # nothing is made up where nobody wrote it down
+    bare = page_of(tmp_path / "bare", rows).text
+    assert "labelled validation image" not in bare
+
+
 def test_budgets_and_widths_are_judged_apart() -> None:
     rows = []
     for width, budget, gain in (("1x", 10, 0.1), ("1x", None, -0.1), ("0.5x", 10, 0.0)):
@@ -151,7 +215,10 @@ def test_raw_pixels_that_do_better_are_said_in_the_headline(tmp_path: Path) -> N
 
     scratch, mine = rows_of("scratch", [0.4, 0.4]), rows_of("sacl-xd", [0.70, 0.72])
     beaten = headline("beaten", [*scratch, *mine, *pixel_rows([0.882, 0.882])])
-    assert "raw pixels without any net (88.2%) (95% interval [−29.9, −4.5]" in beaten
+    assert (
+        "raw pixels without any net, logistic regression (88.2%) (95% interval [−29.9, −4.5]"
+        in beaten
+    )
     assert beaten.count("Pixels alone do better") == 1
     paid = headline("paid", [*scratch, *mine, *pixel_rows([0.5, 0.5])])
     assert "Pixels alone" not in paid
@@ -212,7 +279,7 @@ def test_fold_mode_says_how_the_figure_was_made_and_claims_agreement_only(tmp_pa
     data_json(run, NAMES, folds=5, splits=splits)
     text = Page(write_report([run], tmp_path / "r.html").read_text()).text
     for said in (
-        "Nets trained the same way name the right class for 85.0% of images they were not",
+        "Nets trained the same way name the right class for 85.0% of images whose labels",
         "mean over cross-validation folds",
         "for its files no accuracy is claimed, only that they agree",
         "no image is left to measure their accuracy on",
@@ -220,6 +287,40 @@ def test_fold_mode_says_how_the_figure_was_made_and_claims_agreement_only(tmp_pa
         "The accuracy of the exported files: there is no test split",
     ):
         assert said in text, said
+    optimistic = "chosen on the first fold; its validation images are tested in other folds, so"
+    headline = text[: text.index("Did pretraining pay? What pretraining")]
+    assert optimistic in headline
+    assert optimistic in text[len(headline) : text.index("How to read this report", len(headline))]
+    assert "every choice was made on validation images" not in text
+    assert "labelled validation image" not in text  # there is no validation split
     card = write_model_card(run, tmp_path / "card.md").read_text()
+    assert optimistic in card
     assert "no accuracy is claimed" in card
     assert "| onnx | 1x | 100.0% | [97.0, 100.0] | 120 |" in card
+
+
+@pytest.mark.parametrize(
+    ("overlap", "said"),
+    [
+        ({"pretraining_overlap": 1200}, "saw 1,200 of the 3,535 labelled images, without"),
+        # 4 of the 3,535 images are copies of others
+        ({"pretraining_overlap": 3531}, "saw all 3,535 labelled images, without their labels"),
+        ({"pretraining_overlap": 0}, ""),
+        ({"pretraining_overlap": None}, ""),
+        ({}, ""),
+    ],
+)
+def test_folds_say_how_many_of_their_images_pretraining_saw(
+    tmp_path: Path, overlap: dict[str, int | None], said: str
+) -> None:
+    run = begun(tmp_path / "run")
+    rows = rows_of("scratch", [0.6, 0.7], split="folds")
+    rows += rows_of("sacl-xd", [0.8, 0.9], split="folds")
+    Ledger(run / "ledger.json").put(rows)
+    (run / "recipe.yaml").write_text("data:\n  unlabeled: photos\n  labels: parts\n")
+    data_json(run, NAMES, folds=5, splits=None, **overlap)
+    card = write_model_card(run, tmp_path / "card.md").read_text()
+    for text in (Page(write_report([run], tmp_path / "r.html").read_text()).text, card):
+        words = text.replace("\u00a0", " ")
+        assert ("Pretraining saw" in words) == bool(said)
+        assert said in words

@@ -12,6 +12,10 @@ from edgessl.report.tolerant import width_number
 from edgessl.report.variants import BALANCED, CHAIN, PROTOCOLS, full_name, order
 
 FOLDS = "folds"  # the split of figures that were taken over cross-validation folds
+FOLD_CHOICES = (
+    "The learning rate was chosen on the first fold; its validation images are tested in other "
+    "folds, so the figure of fine-tuned nets is slightly optimistic."
+)
 MANY = 10**9  # all labels sort behind every number of labels
 
 
@@ -39,7 +43,7 @@ class Point:
     @property
     def label(self) -> str:
         """The variant and how it was measured."""
-        return full_name(self.variant, self.metric)
+        return full_name(self.variant, self.metric, self.width)
 
     @property
     def frozen(self) -> bool:
@@ -65,6 +69,12 @@ def accuracy_points(rows: Iterable[LedgerRow]) -> list[Point]:
         found,
         key=lambda p: (p.labels_per_class or MANY, p.split, order(p.variant), p.metric, p.width),
     )
+
+
+def fold_choices(points: Iterable[Point]) -> str:
+    """Say how the learning rate of folds was chosen; empty where none were fine-tuned on."""
+    tuned = any(p.split == FOLDS and not p.frozen for p in points)
+    return FOLD_CHOICES if tuned else ""
 
 
 def widths_of(points: Iterable[Point]) -> list[str]:

@@ -11,7 +11,7 @@ from edgessl.report.accuracy import Point, widths_of
 from edgessl.report.plots import DotRow, dot_rows
 from edgessl.report.summary import Summary
 from edgessl.report.svg import Axis
-from edgessl.report.variants import look
+from edgessl.report.variants import full_name, look
 from edgessl.report.waterfall import Step, step_name
 
 PANELS = 2  # label budgets drawn one by one; of more only the first, as the curve shows all
@@ -93,7 +93,7 @@ def _tuned_at(points: Sequence[Point], labels: int | None) -> bool:
 def _rows(group: Sequence[Point]) -> list[DotRow]:
     return [
         DotRow(
-            label=p.label,
+            label=full_name(p.variant, p.metric),  # the panel has the width; phones are narrow
             text=f"{formats.percent(p.value)} {formats.percent_range(p.low, p.high)}".strip(),
             value=100 * p.value,
             low=None if p.low is None else 100 * p.low,

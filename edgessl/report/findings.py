@@ -20,6 +20,16 @@ PAIRS_SHOWN = 20
 UNEVEN = 3.0  # from so many times on, the classes are called uneven
 ROLES = {"labels": "Labelled images", "unlabeled": "Unlabeled images", "test": "Test images"}
 
+COUNTED = (
+    "but each counts as an image in accuracy and n: n then overstates how many different images "
+    "were measured."
+)
+DUPLICATES = {
+    "labels": f": copies are kept on one side of a split, {COUNTED}",
+    "test": f": copies are kept, {COUNTED}",
+    "unlabeled": ": pretraining saw every copy.",
+}
+
 
 class Skipped(Document):
     """A file that could not be used."""
@@ -99,6 +109,7 @@ class Findings:
     folds: int | None = None
     groups: int | None = None
     near: list[NearDuplicate] | None = None
+    pretraining_overlap: int | None = None
     classes: int = 0
     remarks: list[str] = field(default_factory=list)
 
@@ -113,6 +124,34 @@ class Findings:
         images = dict(self.splits).get("train")
         return images / self.classes if images and self.classes else None
 
+    @property
+    def validation(self) -> int | None:
+        """Labelled images that choices were made on; None with folds, or when not recorded."""
+        return None if self.folds else dict(self.splits).get("validation")
+
+    @property
+    def choices(self) -> str:
+        """The labels that were used for choosing, beside those of training; empty with folds."""
+        if not self.validation:
+            return ""
+        return (
+            f"plus {plural(self.validation, 'labelled validation image')} for choices "
+            "(learning rate, penalty, which net ships)"
+        )
+
+    @property
+    def seen_in_pretraining(self) -> str:
+        """How many of the labelled images pretraining saw; empty where none, or not known."""
+        seen = self.pretraining_overlap or 0
+        labelled = next((s for s in self.sources if s.role == "labels"), None)
+        if seen < 1:
+            return ""
+        if labelled is None:
+            return f"{plural(seen, 'labelled image')}"
+        if seen >= labelled.images - labelled.duplicates:
+            return f"all {plural(labelled.images, 'labelled image')}"
+        return f"{count(seen)} of the {plural(labelled.images, 'labelled image')}"
+
 
 def find_out(run: Run) -> Findings:
     """Read the findings of a run; what does not fit its form is noted and left out."""
@@ -124,6 +163,7 @@ def find_out(run: Run) -> Findings:
         sources=sources,
         splits=_splits(run),
         folds=_whole(document.get("folds")),
+        pretraining_overlap=_whole(document.get("pretraining_overlap")),
         groups=_whole(document.get("groups")),
         near=pairs,
         classes=len(run.class_names) or max((len(s.classes or {}) for s in sources), default=0),
@@ -176,9 +216,8 @@ def _remarks(found: Findings) -> list[str]:
                 f"{plural(source.skipped_count, 'file')} of the {about} could not be used."
             )
         if source.duplicates:
-            remarks.append(
-                f"{plural(source.duplicates, 'exact duplicate')} among the {about}, counted once."
-            )
+            copies = f"{plural(source.duplicates, 'exact duplicate')} among the {about}"
+            remarks.append(f"{copies}{DUPLICATES.get(source.role, '.')}")
         if source.unevenness and source.unevenness >= UNEVEN:
             remarks.append(
                 f"The {about} are uneven: the largest class has {source.unevenness:.1f} times the "

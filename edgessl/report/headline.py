@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgessl.core.ledger import LedgerRow
-from edgessl.report.accuracy import Point
+from edgessl.report.accuracy import Point, fold_choices
+from edgessl.report.findings import Findings
 from edgessl.report.formats import MISSING, budget, count, percent, percent_range, plural, size
 from edgessl.report.found import FoundArtifact
 from edgessl.report.judgement import Judgement, pixels_do_better
@@ -60,6 +61,7 @@ class Headline:
     imgsz: str
     artifact: FoundArtifact | None
     top1: TopOne
+    trained_with: str
     view: BenchView | None
     judgement: Judgement | None
     achievement: str
@@ -72,6 +74,7 @@ def headline(
     views: Sequence[BenchView],
     found: Sequence[Point],
     judgements: Sequence[Judgement],
+    findings: Findings,
 ) -> Headline:
     """Choose the file to speak of (the widest net on the soundest bench) and sum it up."""
     view = best(views, next(iter(run.widths), ""))
@@ -109,10 +112,11 @@ def headline(
         imgsz=f"{spec.height} x {spec.width} px" if spec else MISSING,
         artifact=artifact,
         top1=top1,
+        trained_with=_trained_with(top1, labels, findings),
         view=view,
         judgement=judgement,
         achievement=_achievement(run, top1, view, artifact),
-        remarks=_remarks(run, found, judgement, labels, slim or ""),
+        remarks=_remarks(run, found, judgement, labels, slim or "", findings),
     )
 
 
@@ -171,8 +175,15 @@ def _top1(
     p = max(nets, key=lambda p: (not p.frozen, is_pretrained(p.variant), p.value))
     split = " over folds" if p.split == "folds" else ""
     about = f"{p.label}, {budget(p.labels_per_class)}, n\u00a0{count(p.n)}{split}"
-    told = "images they were not trained on" if split else f"{count(p.n)} test images"
+    told = "images whose labels they were not given" if split else f"{count(p.n)} test images"
     return TopOne(p.value, p.low, p.high, p.n, about, told)
+
+
+def _trained_with(top1: TopOne, labels: int | None, findings: Findings) -> str:
+    """Say what labels the figure took, those for choosing included; empty where not known."""
+    if top1.value is None or not findings.choices:
+        return ""
+    return f"Trained with {budget(labels)}, {findings.choices}."
 
 
 def _judgement(
@@ -232,6 +243,7 @@ def _remarks(
     judgement: Judgement | None,
     labels: int | None,
     width: str,
+    findings: Findings,
 ) -> list[Remark]:
     """Return the honest sentences that belong beside the figures."""
     remarks = [Remark(judgement.sentence)] if judgement else []
@@ -240,15 +252,23 @@ def _remarks(
     if run.folded:
         text = (
             "There is no test split: the figure is the mean over "
-            "cross-validation folds. Each image was answered by nets that had not seen it. The "
-            "net that ships was trained on all labels, so for its files no accuracy is claimed, "
-            "only that they agree with it."
+            "cross-validation folds. Each image was answered by nets that were not given its "
+            "label. The net that ships was trained on all labels, so for its files no accuracy is "
+            "claimed, only that they agree with it."
         )
-        own = not run.setting("data", "unlabeled") and run.recipe
-        if own and any(is_pretrained(p.variant) for p in found):
-            text += " Pretraining saw all of these images, without their labels."
-        remarks.append(Remark(text))
+        if seen := _seen(run, found, findings):
+            text += f" Pretraining saw {seen}, without their labels."
+        remarks.append(Remark(f"{text} {fold_choices(found)}".strip()))
     if any(a.problem for a in run.artifacts):
         text = "Some model files changed after they were sealed; see the seals below."
         remarks.append(Remark(text, care=True))
     return [remark for remark in remarks if remark.text]
+
+
+def _seen(run: Run, found: Sequence[Point], findings: Findings) -> str:
+    """Say how many of the images of the folds pretraining saw; empty where none, or not known."""
+    if not any(is_pretrained(p.variant) for p in found):
+        return ""
+    if findings.pretraining_overlap is None and run.recipe and not run.setting("data", "unlabeled"):
+        return "all of these images"  # without unlabeled images it takes the labelled ones
+    return findings.seen_in_pretraining

@@ -16,6 +16,7 @@ from edgessl.core import files
 from edgessl.core.errors import UsageProblem
 from edgessl.core.measurement import PERCENTILE_FLOORS, VERDICT_ORDER
 from edgessl.report import facts, findings, formats
+from edgessl.report.accuracy import FOLD_CHOICES
 from edgessl.report.accuracy_plots import point_plots, step_groups, step_plots
 from edgessl.report.label_curve import label_curves
 from edgessl.report.latency import MEANINGS
@@ -57,6 +58,8 @@ def write_report(run_folders: Sequence[Path], out: Path) -> Path:
         floors=PERCENTILE_FLOORS,
         sample_mark=sample_mark,
         names=NAMES,
+        fold_choices=FOLD_CHOICES,
+        validation=summaries[0].findings.validation if len(summaries) == 1 else None,
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )

@@ -11,7 +11,7 @@ from typing import Literal
 from edgessl.core.statistics import resampled_t_interval, student_t_quantile
 from edgessl.report.accuracy import FOLDS, MANY, Point, mean_interval
 from edgessl.report.formats import budget, percent, plural, points, points_range
-from edgessl.report.variants import is_pretrained, name, order
+from edgessl.report.variants import is_narrow, is_pretrained, measurement, name, order
 
 Answer = Literal["paid", "did not pay", "cannot tell"]
 NOT_WORTH = "these images do not show that a net is worth its cost."
@@ -49,8 +49,12 @@ class Judgement:
 
     @property
     def short(self) -> str:
-        """The rival in few words."""
-        return BRIEFLY.get(self.rival.variant, self.rival.label)
+        """The rival in few words, with how it was measured."""
+        how = measurement(self.rival.variant, self.rival.metric)
+        text = BRIEFLY.get(self.rival.variant, self.rival.variant)
+        if self.rival.variant == "imagenet" and is_narrow(self.rival.width):
+            text = "first channels of ImageNet weights"
+        return f"{text} ({how})" if how else text
 
     @property
     def sentence(self) -> str:
@@ -94,23 +98,24 @@ class Judgement:
 def judge_pretraining(found: Sequence[Point]) -> list[Judgement]:
     """Judge every pretrained variant at each label budget and width.
 
-    The figure of a variant is its fine-tuned one, or its linear probe where it was not
-    fine-tuned. The rival is the best of raw pixels, from scratch and ImageNet weights.
+    The figure of a pretrained variant is its fine-tuned one, or its linear probe where it was not
+    fine-tuned. The rival is the best figure, probe or fine-tuned, of raw pixels, from scratch and
+    ImageNet weights. It is picked by the very figures that are compared: that favours the rival.
     """
     known = [p for p in found if p.metric in ("top1", "linear_top1")]
     judgements = []
     for place in dict.fromkeys((p.labels_per_class, p.width, p.split) for p in known if p.width):
         here = [p for p in known if (p.labels_per_class, p.split) == (place[0], place[2])]
         here = [p for p in here if p.width in ("", place[1])]
-        best: dict[str, Point] = {}
+        own: dict[str, Point] = {}
         for point in here:
-            if point.variant not in best or not point.frozen:
-                best[point.variant] = point
-        rivals = [p for variant, p in best.items() if not is_pretrained(variant)]
+            if is_pretrained(point.variant) and (point.variant not in own or not point.frozen):
+                own[point.variant] = point
+        rivals = [p for p in here if not is_pretrained(p.variant)]
         if rivals:
-            rival = max(rivals, key=lambda p: p.value)
+            rival = max(rivals, key=_value)
             ratio = next(filter(None, map(test_to_train, here)), None)
-            judgements += [_judge(p, rival, ratio) for v, p in best.items() if is_pretrained(v)]
+            judgements += [_judge(p, rival, ratio) for p in own.values()]
     return sorted(
         judgements, key=lambda j: (j.labels_per_class or MANY, j.mine.width, order(j.variant))
     )
@@ -134,9 +139,12 @@ def pixels_do_better(found: Sequence[Point], labels: int | None, width: str) -> 
 
 def _as_rival(point: Point) -> str:
     text = AS_RIVALS.get(point.variant, point.label)
-    if point.variant == "imagenet":
-        return f"{text}, {'linear probe' if point.frozen else 'fine-tuned'}"
-    return text
+    if point.variant == "scratch" and point.frozen:
+        text = "the same net with random weights"
+    elif point.variant == "imagenet" and is_narrow(point.width):
+        text = "the first channels of ImageNet weights"
+    how = measurement(point.variant, point.metric)
+    return f"{text}, {how}" if how else text
 
 
 def test_to_train(point: Point) -> float | None:

@@ -13,7 +13,7 @@ from edgessl.report.findings import Findings
 from edgessl.report.formats import budget, count, percent, percent_range
 from edgessl.report.plot_lines import Series, lines
 from edgessl.report.svg import Axis
-from edgessl.report.variants import full_name, look, order, short_name
+from edgessl.report.variants import look, order, short_name
 
 BEYOND = 2.0  # how far behind the largest budget "all" stands where its size is not known
 
@@ -109,7 +109,7 @@ def _panel(title: str, group: Sequence[Point], x_axis: Axis, y_axis: Axis) -> Ma
         series.append(
             Series(
                 end="" if alone else short_name(variant),
-                text=f"{full_name(variant, metric)}: {known}",
+                text=f"{own[0].label}: {known}",
                 xs=[_place(p, x_axis) for p in own],
                 ys=[100 * p.value for p in own],
                 lows=[None if p.low is None else 100 * p.low for p in own],

@@ -8,12 +8,24 @@ from dataclasses import dataclass
 from edgessl.report.accuracy import MANY, Point, widths_of
 from edgessl.report.judgement import Judgement
 from edgessl.report.read import Run
-from edgessl.report.variants import RIVALS, WEIGHTS, Look, is_pretrained, look, name, order
+from edgessl.report.variants import (
+    RIVALS,
+    WEIGHTS,
+    Look,
+    is_pretrained,
+    look,
+    measurement,
+    name,
+    order,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One variant at one budget; a figure is None where it was not run."""
+    """One variant at one budget; a figure is None where it was not run.
+
+    ``rival`` says which of its figures makes it the best rival; None: it is not.
+    """
 
     name: str
     look: Look
@@ -21,7 +33,7 @@ class Line:
     probe: Point | None
     tuned: Point | None
     judgement: Judgement | None
-    is_rival: bool
+    rival: str | None
 
     @property
     def ran(self) -> bool:
@@ -69,8 +81,8 @@ def label_tables(
             tried = [p for p in group if p.metric != "knn_top1"]
             # kNN uses all labels whatever the budget: nobody expects a scratch net there
             wanted = variants if tried else [v for v in variants if v in {p.variant for p in group}]
-            lines = [_line(variant, group, judged) for variant in wanted]
-            budgets.append(Budget(labels, [x for x in lines if x.ran or x.name in _names(present)]))
+            lines = [(variant, _line(variant, group, judged, width)) for variant in wanted]
+            budgets.append(Budget(labels, [x for v, x in lines if x.ran or v in present]))
         absent = [name(variant) for variant in variants if variant not in present]
         tables.append(
             LabelTable(
@@ -91,17 +103,16 @@ def expected_variants(run: Run, found: Sequence[Point]) -> list[str]:
     return sorted({*RIVALS, *methods, *(WEIGHTS + method for method in methods)}, key=order)
 
 
-def _names(variants: set[str]) -> set[str]:
-    return {name(variant) for variant in variants}
-
-
-def _line(variant: str, group: Sequence[Point], judgements: Sequence[Judgement]) -> Line:
+def _line(
+    variant: str, group: Sequence[Point], judgements: Sequence[Judgement], width: str
+) -> Line:
     own = {p.metric: p for p in group if p.variant == variant}
     tuned, probe = own.get("top1"), own.get("linear_top1")
     figures = [p for p in (tuned, probe) if p]
     judged = [j for j in judgements if any(j.mine is p for p in figures)]
-    rival = any(j.rival is p for j in judgements for p in figures)
+    best = next((p for p in figures for j in judgements if j.rival is p), None)
+    rival = measurement(variant, best.metric) if best else None
     return Line(
-        name(variant), look(variant), own.get("knn_top1"), probe, tuned,
+        name(variant, width), look(variant), own.get("knn_top1"), probe, tuned,
         judged[0] if judged else None, rival,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgessl.report.accuracy import Point, accuracy_points
+from edgessl.report.accuracy import Point, accuracy_points, fold_choices
 from edgessl.report.answers import Answers, answers
 from edgessl.report.findings import Findings, find_out
 from edgessl.report.headline import Headline, Remark, headline
@@ -33,6 +33,17 @@ class Summary:
     watched: list[Watched]
     unmeasured: list[str]
 
+    @property
+    def fold_choices(self) -> str:
+        """How the learning rate of folds was chosen; empty without folds."""
+        return fold_choices(self.points)
+
+    @property
+    def choices(self) -> str:
+        """What "labels per class" leaves out, as a sentence; empty where not known."""
+        told = self.findings.choices
+        return f"Labels per class: what training was given, {told}." if told else ""
+
 
 def summarise(run: Run) -> Summary:
     """Derive everything that is shown from the files of a run."""
@@ -43,7 +54,7 @@ def summarise(run: Run) -> Summary:
     findings = find_out(run)
     monitors = watched(run.pretrainings)
     tables = label_tables(run, points, judgements)
-    head = headline(run, steps, views, points, judgements)
+    head = headline(run, steps, views, points, judgements, findings)
     head.remarks.extend(Remark(text, care=True) for text in alarm_text(monitors))
     missing = [
         *_unmeasured_speed(run, views),

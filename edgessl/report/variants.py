@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgessl.report.tolerant import width_number
+
 CHAIN = ("extract", "export", "bench")  # stages that only carry a trained net along
 RIVALS = ("pixels", "scratch", "imagenet")  # what pretraining without labels has to beat
 NAMES = {
@@ -44,8 +46,15 @@ def look(variant: str) -> Look:
     return LOOKS.get(variant, METHOD)
 
 
-def name(variant: str) -> str:
-    """Name a variant, a method or a target for people."""
+def is_narrow(width: str) -> bool:
+    """Whether a net of this width has fewer channels than the stock weights."""
+    return 0 < width_number(width) < 1
+
+
+def name(variant: str, width: str = "") -> str:
+    """Name a variant, a method or a target for people; with its width where that matters."""
+    if variant == "imagenet" and is_narrow(width):
+        return "First channels of ImageNet weights"
     if variant.startswith(WEIGHTS):
         return f"ImageNet + {name(variant.removeprefix(WEIGHTS))}"
     return NAMES.get(variant, variant)
@@ -57,16 +66,18 @@ def short_name(variant: str) -> str:
     return short.get(variant) or name(variant).replace("ImageNet + ", "ImageNet+")
 
 
-def full_name(variant: str, metric: str) -> str:
+def full_name(variant: str, metric: str, width: str = "") -> str:
     """Name a variant with how it was measured."""
+    how = measurement(variant, metric)
+    return name(variant, width) + (f", {how}" if how else "")
+
+
+def measurement(variant: str, metric: str) -> str:
+    """Name how a variant was measured; empty for what is trained from scratch, as that says it."""
     metric = BALANCED.get(metric, metric)
     if variant == "pixels":
-        how = "kNN" if metric == "knn_top1" else "logistic regression"
-    else:
-        how = PROTOCOLS.get(metric, metric)
-    if (variant, metric) == ("scratch", "top1"):
-        return name(variant)
-    return f"{name(variant)}, {how}"
+        return "kNN" if metric == "knn_top1" else "logistic regression"
+    return "" if (variant, metric) == ("scratch", "top1") else PROTOCOLS.get(metric, metric)
 
 
 def is_pretrained(variant: str) -> bool:
