@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ def run_bench(
     )
     results: list[BenchResult] = []
     problems: list[EdgeSSLError] = []
+    began = time.monotonic()
     if source is not None:
         check_unseen(context, source.folder)
     try:
@@ -69,6 +71,8 @@ def run_bench(
                 context.reporter.warn(f"{folder.name}: {error.message}")
     finally:
         pack.unlink(missing_ok=True)
+    status = "failed" if problems else "done"
+    context.run.finish_stage("bench", time.monotonic() - began, status)
     doubtful = [r for r in results if r.verdict != "VALID"]
     if doubtful and not section.allow_unstable:
         worst = min(doubtful, key=lambda result: VERDICT_ORDER.index(result.verdict))

@@ -52,10 +52,12 @@ def check_unseen(context: Context, folder: Path) -> None:
         DataInvalid: It has; the first images are named.
         FileInvalid: The list of its images is missing or was changed.
     """
-    artifact = Artifact.load(folder)
-    seen, images = read_seen(folder, artifact), context.images
+    artifact, images = Artifact.load(folder), context.images
+    seen = read_seen(folder, artifact)
+    if not images.has_labels:
+        return  # nothing is measured
     if artifact.artifact_kind == "encoder":
         images.check_unseen(seen, f"the pretraining images of {folder}")
-    elif images.has_labels and images.folds is None:
+    elif images.folds is None:
         test, name = images.splits.test, f"the images that {folder} was trained on"
         check_leaks(seen, test.source_sha256, name, "the test images", test.items)
