@@ -287,14 +287,14 @@ def test_fold_mode_says_how_the_figure_was_made_and_claims_agreement_only(tmp_pa
         "The accuracy of the exported files: there is no test split",
     ):
         assert said in text, said
-    optimistic = "chosen on the first fold; its validation images are tested in other folds, so"
+    chosen = "In every fold the learning rate was chosen on validation images of that fold"
     headline = text[: text.index("Did pretraining pay? What pretraining")]
-    assert optimistic in headline
-    assert optimistic in text[len(headline) : text.index("How to read this report", len(headline))]
+    assert chosen in headline
+    assert chosen in text[len(headline) : text.index("How to read this report", len(headline))]
     assert "every choice was made on validation images" not in text
     assert "labelled validation image" not in text  # there is no validation split
     card = write_model_card(run, tmp_path / "card.md").read_text()
-    assert optimistic in card
+    assert chosen in card
     assert "no accuracy is claimed" in card
     assert "| onnx | 1x | 100.0% | [97.0, 100.0] | 120 |" in card
 

@@ -13,8 +13,8 @@ from edgessl.report.variants import BALANCED, CHAIN, PROTOCOLS, full_name, order
 
 FOLDS = "folds"  # the split of figures that were taken over cross-validation folds
 FOLD_CHOICES = (
-    "The learning rate was chosen on the first fold; its validation images are tested in other "
-    "folds, so the figure of fine-tuned nets is slightly optimistic."
+    "In every fold the learning rate was chosen on validation images of that fold, which it "
+    "does not test on."
 )
 MANY = 10**9  # all labels sort behind every number of labels
 

@@ -11,7 +11,7 @@ from typing import Literal
 from edgessl.core.statistics import resampled_t_interval, student_t_quantile
 from edgessl.report.accuracy import FOLDS, MANY, Point, mean_interval
 from edgessl.report.formats import budget, percent, plural, points, points_range
-from edgessl.report.variants import is_narrow, is_pretrained, measurement, name, order
+from edgessl.report.variants import TUNED, is_narrow, is_pretrained, measurement, name, order
 
 Answer = Literal["paid", "did not pay", "cannot tell"]
 NOT_WORTH = "these images do not show that a net is worth its cost."
@@ -102,7 +102,9 @@ def judge_pretraining(found: Sequence[Point]) -> list[Judgement]:
     fine-tuned. The rival is the best figure, probe or fine-tuned, of raw pixels, from scratch and
     ImageNet weights. It is picked by the very figures that are compared: that favours the rival.
     """
-    known = [p for p in found if p.metric in ("top1", "linear_top1")]
+    # features that were trained with labels say nothing of pretraining
+    known = [p for p in found if not p.variant.endswith(TUNED)]
+    known = [p for p in known if p.metric in ("top1", "linear_top1")]
     judgements = []
     for place in dict.fromkeys((p.labels_per_class, p.width, p.split) for p in known if p.width):
         here = [p for p in known if (p.labels_per_class, p.split) == (place[0], place[2])]

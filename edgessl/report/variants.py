@@ -21,6 +21,7 @@ NAMES = {
 PROTOCOLS = {"linear_top1": "linear probe", "knn_top1": "kNN", "top1": "fine-tuned"}
 BALANCED = {"balanced_top1": "top1", "linear_balanced": "linear_top1"}
 WEIGHTS = "imagenet+"  # before a method that started from ImageNet weights
+TUNED = ", fine-tuned"  # behind a variant whose features were trained with labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ def name(variant: str, width: str = "") -> str:
         return "First channels of ImageNet weights"
     if variant.startswith(WEIGHTS):
         return f"ImageNet + {name(variant.removeprefix(WEIGHTS))}"
-    return NAMES.get(variant, variant)
+    method = variant.removesuffix(TUNED)
+    return NAMES.get(method, method) + variant[len(method) :]
 
 
 def short_name(variant: str) -> str:
