@@ -7,6 +7,7 @@ takes the same steps as one that is not.
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -29,6 +30,7 @@ from edgessl.training.loop import Watch
 
 # of a small data set: looking at all of it every epoch would cost as much as training
 SHARE, FEWEST = 4, 256
+TOLD_EVERY_S = 60.0
 
 
 def make_watch(context: Context, method: Method, pool: Pool) -> Watch:
@@ -70,7 +72,7 @@ class Looker:
         labels: int64 (N,); -1 where there is none.
         spec: Input contract.
         batch: Images per pass: what training fits into memory, and its batch statistics.
-        reporter: Told one short line each time.
+        reporter: Told one short line now and then.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Looker:
     ) -> None:
         self.method, self.images, self.labels = method, images, labels
         self.spec, self.batch, self.reporter = spec, batch, reporter
+        self._told = time.monotonic()
 
     def __call__(self, *, warm: bool) -> dict[str, Any]:
         """Return the figures of every width, and an alarm or None.
@@ -108,8 +111,16 @@ class Looker:
             and w != HOST
         }  # fmt: skip
         row["alarm"] = collapse_alarm(figures) if warm else None
-        self.reporter.say(_line(row, figures))
+        self._tell(_line(row, figures))
         return row
+
+    def _tell(self, line: str) -> None:
+        """Print a line now and then; all of them are in the log and, with ``-v``, on screen."""
+        if time.monotonic() - self._told < TOLD_EVERY_S:
+            self.reporter.detail(line)
+            return
+        self._told = time.monotonic()
+        self.reporter.say(line)
 
     @torch.no_grad()
     def _outputs(self, width: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
