@@ -7,7 +7,8 @@ a static shape is what every runtime plans best for.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.core.artifact import InputSpec
-from edgessl.core.errors import ConversionFailed, DataInvalid
+from edgessl.core.errors import ConversionFailed, DataInvalid, EdgeSSLError, FileInvalid
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,7 @@ class Exporter(Protocol):
         format: Name of the format, as in ``Artifact.format``.
         layout: Layout of the input that the written file takes.
         main_file: The file a runtime opens.
-        needs: Packages that writing and running import.
+        needs: Packages that writing and running import, by the names they are imported by.
     """
 
     format: str
@@ -56,7 +57,7 @@ class Exporter(Protocol):
     def run(self, folder: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the file in ``folder`` in true float32 on one thread, image by image.
 
-        Needs the runtime only, not torch.
+        It must not import torch: boards and ``edgessl predict`` have the runtime only.
 
         Args:
             folder: Where :meth:`write` put its files.
@@ -67,6 +68,7 @@ class Exporter(Protocol):
 
         Raises:
             DataInvalid: The inputs do not have the shape or dtype that the file takes.
+            FileInvalid: The file is not there or cannot be read; see :func:`opening`.
             ModuleNotFoundError: The runtime is not installed.
         """
         ...
@@ -86,6 +88,24 @@ def plain_copy(module: torch.nn.Module) -> torch.nn.Module:
 
     plain = copy.deepcopy(module).to("cpu", torch.float32)
     return plain.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+
+
+@contextmanager
+def opening(path: Path) -> Iterator[None]:
+    """Turn whatever a runtime raises while it reads a file into one error.
+
+    Raises:
+        FileInvalid: Names the file and the cause.
+    """
+    try:
+        yield
+    except (EdgeSSLError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        cause = " ".join(str(error).split())[:300] or type(error).__name__
+        raise FileInvalid(
+            f"{path.name} cannot be read: {cause}", hint="export it again: edgessl export"
+        ) from error
 
 
 def run_one_by_one(

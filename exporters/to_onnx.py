@@ -16,6 +16,7 @@ from edgessl.exporters.base import (
     OUTPUT_NAME,
     check_signature,
     installed_versions,
+    opening,
     plain_copy,
     run_one_by_one,
 )
@@ -71,9 +72,11 @@ class OnnxExporter:
         options.log_severity_level = 3
         # one thread adds in one order: the same logits on every run
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(
-            str(folder / self.main_file), options, providers=["CPUExecutionProvider"]
-        )
+        path = folder / self.main_file
+        with opening(path):
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
         entry = session.get_inputs()[0]
         return run_one_by_one(
             inputs,

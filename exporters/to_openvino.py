@@ -19,6 +19,7 @@ from edgessl.exporters.base import (
     OUTPUT_NAME,
     check_signature,
     installed_versions,
+    opening,
     plain_copy,
     run_one_by_one,
 )
@@ -75,7 +76,9 @@ class OpenvinoExporter:
             "NUM_STREAMS": 1,
         }
         core = openvino.Core()
-        compiled = core.compile_model(folder / self.main_file, "CPU", config)
+        path = folder / self.main_file
+        with opening(path):
+            compiled = core.compile_model(path, "CPU", config)
         precision = compiled.get_property("INFERENCE_PRECISION_HINT")
         if precision != openvino.Type.f32:
             raise ConversionFailed(f"OpenVINO runs in {precision}, asked for f32")

@@ -15,6 +15,7 @@ from edgessl.core.errors import ConversionFailed
 from edgessl.exporters.base import (
     check_signature,
     installed_versions,
+    opening,
     plain_copy,
     run_one_by_one,
 )
@@ -64,7 +65,9 @@ class TfliteExporter:
 
     def run(self, folder: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run ``model.tflite`` with the LiteRT interpreter (XNNPACK kernels)."""
-        interpreter = _open(folder / self.main_file)
+        path = folder / self.main_file
+        with opening(path):
+            interpreter = _open(path)
         entry, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
         def infer(image: NDArray[np.float32]) -> NDArray[np.float32]:
