@@ -10,9 +10,10 @@ from edgessl import api_light
 from edgessl.core.errors import DataInvalid, RecipeInvalid
 from edgessl.cost.macs import count_macs
 from edgessl.cost.training import THOP_BATCHNORM_OPS, Passes, stored_bytes, training_flops
+from edgessl.data.view_specs import PRESETS
 from edgessl.encoders import ENCODERS
 from edgessl.methods import METHODS
-from edgessl.slimming.sliced import HOST
+from edgessl.slimming.sliced import HOST, Sliced
 from edgessl.stages.pretrain import build_method
 from edgessl.stages.recipes import validated
 
@@ -66,11 +67,13 @@ def test_published_training_costs_are_reproduced(units, name, host, epochs, prin
 @pytest.mark.parametrize("width", ["0.25x", "0.5x-0.25x", "0.75x-0.5x-0.25x"])
 @pytest.mark.parametrize("name", list(METHODS))
 def test_the_table_says_the_passes_that_a_method_makes(name, width):
-    """A pass with gradient is three units, one without is one: counted by hooks."""
-    passes = Passes.of(METHODS[name].facts)
+    """A pass with gradient is three units, one without is one; a teacher's passes count too."""
+    passes, views = Passes.of(METHODS[name].facts), METHODS.load(name).views
+    preset = next((n for n, specs in PRESETS.items() if len(specs) == views), None)
+    assert preset, f"no preset of views makes {views}"
     encoder = {"name": "mobilenet_v1_short", "width": width}
-    values = {"encoder": encoder, "pretrain": {"method": name, "options": {"projector": [8, 8]}}}
-    recipe = validated(values)
+    section = {"method": name, "options": {"projector": [8, 8]}, "views": {"preset": preset}}
+    recipe = validated({"encoder": encoder, "pretrain": section})
     slims = 0 if "-" not in width else width.count("-")
     try:
         said = passes.operations(100.0, [1.0] * slims)
@@ -79,16 +82,17 @@ def test_the_table_says_the_passes_that_a_method_makes(name, width):
             build_method(recipe)
         return
     method, _ = build_method(recipe)
-    encoder, forward, units = method.encoder, type(method.encoder).forward, []
+    forward, units = Sliced.forward, []
 
     def counted(self, x, *, width, **options):
-        if self is encoder:
-            weight = 3 if torch.is_grad_enabled() and not options.get("frozen") else 1
+        output = forward(self, x, width=width, **options)
+        if x.ndim == 4:  # images: an encoder, not a projector
+            weight = 3 if output.requires_grad else 1
             units.append(weight * (100 if not slims or width == HOST else 1))
-        return forward(self, x, width=width, **options)
+        return output
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(encoder), "forward", counted)
+        patch.setattr(Sliced, "forward", counted)
         method.train()([torch.randn(4, 3, 16, 16) for _ in range(method.views)])
     assert sum(units) == said
 

@@ -32,14 +32,21 @@ The numeric self-checks of the method specification and where they are:
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
+from edgessl.core.artifact import InputSpec
+from edgessl.core.console import Reporter
 from edgessl.core.errors import RecipeInvalid
+from edgessl.core.images import to_model_input
 from edgessl.encoders import ENCODERS
-from edgessl.methods import METHODS
-from edgessl.methods.base import embed
+from edgessl.methods import METHODS, passes
+from edgessl.methods.base import codes, embed
 from edgessl.slimming.extract import NetSpec, build_sliced
+from edgessl.stages.pretrain import build_method
+from edgessl.stages.recipes import validated
+from edgessl.stages.watch import Looker
 
 SHORT = "mobilenet_v1_short"
 DENSE, SLIM = (0.5, (0.5,)), (0.75, (0.5,))
@@ -119,7 +126,7 @@ def test_xd_is_sacl_xd_at_one_width(bn):
 def test_xd_alone_gives_half_the_gradient_of_both_auto_correlations():
     made, x = method("xd", alpha=0.0), views()
     ours = gradients(made, made(x)["total"])
-    za, zb = (embed(made, view, "host") for view in x)
+    za, zb = (codes(made, view, "host") for view in x)
     distance = made.options.distance
     assert_same(ours, gradients(made, (distance(za, za) + distance(zb, zb)) / 2), factor=0.5)
 
@@ -149,39 +156,100 @@ def test_methods_of_one_width_refuse_slim_nets(name):
         method(name, SLIM)
 
 
-@pytest.mark.parametrize("name", ["sacl-xd", "sacl", "xd", "barlow"])
-def test_the_cost_is_what_the_passes_cost(name):
-    """Three units a pass with gradient, one a pass without: counted, not declared."""
-    facts, units = METHODS[name].facts, Counter()
+class Looking:
+    """What the monitors of a pretraining see of a method on fixed images."""
 
-    def count(width):
-        return lambda *_: units.update({width: 3 if torch.is_grad_enabled() else 1})
+    def __init__(self, made, images):
+        unknown = np.full(len(images), -1)
+        spec, quiet = InputSpec.square(images.shape[1]), Reporter(quiet=True)
+        self.made, self.look = made, Looker(made, images, unknown, spec, len(images), quiet)
 
-    made = method(name)
-    made.encoder.host.register_forward_hook(count("dense"))
-    made(views())
-    if takes_slim_nets(name):
-        made = method(name, SLIM)
-        made.encoder.host.register_forward_hook(count("host"))
-        made.encoder.slims["0.5x"].template.register_forward_hook(count("slim"))
-        made(views())
-    assert units == {w: facts[f"{w}_units"] for w in ("dense", "host", "slim") if w in units}
-    assert len(units) == (3 if takes_slim_nets(name) else 1)
+    def alarm(self):
+        return self.look(warm=True)["alarm"]
+
+    def scale(self):
+        """Mean standard deviation of an embedding, the smallest over all widths."""
+        return min(self.look._outputs(w)[1].std(0).mean() for w in self.made.encoder.labels)
 
 
-@pytest.mark.parametrize("name", tuple(METHODS))
-def test_every_method_learns_from_one_batch_without_collapse(name):
-    made = method(name, (0.375, (0.25,)) if takes_slim_nets(name) else (0.25, (0.25,))).float()
-    x = [view.float() for view in views(32, side=12, count=made.views)]
-    optimizer = torch.optim.AdamW(made.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(25):
+def what_is_wrong_after_learning(made):
+    """Train on one batch whose noise is new in every step, so that nothing can be memorised.
+
+    A loss that only pulls views together is least where all embeddings are equal: in direction,
+    which the monitors see, or in length, which only the scale shows. Of those that keep images
+    apart, embeddings grow, as the optimiser moves along directions.
+    """
+    side, n = 12, 32
+    images = np.random.default_rng(3).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+    clean = torch.from_numpy(to_model_input(images, InputSpec.square(side)))
+    noise = torch.Generator().manual_seed(4)
+    optimizer = torch.optim.AdamW(made.parameters(), lr=1e-2)
+    seen, losses = Looking(made, images), []
+    before = seen.scale()
+    for step in range(25):
+        x = [clean + 0.5 * torch.randn(clean.shape, generator=noise) for _ in range(made.views)]
         optimizer.zero_grad()
         loss = made(x)["total"]
         loss.backward()
         optimizer.step()
+        made.after_step(step)
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.5 * losses[0]
-    with torch.no_grad():
-        spread = made.encoder(x[0], width="0.25x").std(0)
-    assert float(spread.mean()) > 1e-2
+    if losses[-1] > losses[0] - 0.5 * abs(losses[0]):
+        return f"the loss went from {losses[0]:.3f} to {losses[-1]:.3f}"
+    if seen.scale() < 0.5 * before:
+        return f"the embeddings shrank from {before:.3f} to {seen.scale():.3f}"
+    return seen.alarm()
+
+
+def learner(name):
+    return method(name, (0.375, (0.25,)) if takes_slim_nets(name) else (0.25, (0.25,))).float()
+
+
+@pytest.mark.parametrize("name", tuple(METHODS))
+def test_every_method_learns_from_one_batch_without_collapse(name):
+    assert what_is_wrong_after_learning(learner(name)) is None
+
+
+class OnlyPulls(torch.nn.Module):
+    """Views are asked to agree, and nothing keeps images apart."""
+
+    views = 2
+
+    def __init__(self, distance):
+        super().__init__()
+        like = learner("barlow")
+        self.encoder, self.projector, self.distance = like.encoder, like.projector, distance
+
+    def forward(self, views):
+        za, zb = (embed(self, x, "host") for x in views)
+        return {"total": self.distance(za, zb)}
+
+    def after_step(self, step):
+        pass
+
+
+def test_methods_that_only_pull_views_together_are_caught():
+    by_angle = OnlyPulls(lambda a, b: 1 - torch.cosine_similarity(a, b).mean())
+    assert "collapsed" in str(what_is_wrong_after_learning(by_angle))
+    by_length = OnlyPulls(torch.nn.functional.mse_loss)
+    assert "shrank" in str(what_is_wrong_after_learning(by_length))
+
+
+@pytest.mark.parametrize("name", tuple(METHODS))
+def test_the_cost_in_words_is_that_in_units(name):
+    facts = METHODS[name].facts
+    words = passes(**{n: facts.get(f"{n}_units", 0) for n in ("dense", "host", "slim")})
+    assert {fact: facts.get(fact) for fact in words} == words
+
+
+@pytest.mark.parametrize("name", tuple(METHODS))
+def test_every_entry_tells_where_it_is_from(name):
+    assert {"source", "status", "teacher"} <= set(METHODS[name].facts)
+
+
+def test_a_method_that_takes_other_views_than_the_preset_makes_is_refused(monkeypatch):
+    monkeypatch.setattr(METHODS.load("barlow"), "views", 1)
+    values = {"pretrain": {"method": "barlow"}, "encoder": {"width": "0.25x"}}
+    with pytest.raises(RecipeInvalid, match=r"takes 1 view.* makes 2") as caught:
+        build_method(validated(values))
+    assert "finetune" in caught.value.hint

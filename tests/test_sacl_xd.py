@@ -7,7 +7,7 @@ import torch
 
 from edgessl.encoders import ENCODERS
 from edgessl.losses.barlow import Codes, barlow_loss
-from edgessl.methods.base import embed
+from edgessl.methods.base import codes
 from edgessl.methods.sacl_xd import Options, SaclXd
 from edgessl.slimming.extract import NetSpec, build_sliced
 
@@ -55,9 +55,9 @@ def assert_same(a, b, rtol=1e-9):
 def test_dense_reuse_equals_frozen_passes_bit_for_bit():
     made = method(1.0, 1.0)
     xa, _ = views()
-    live = embed(made, xa, "host")
+    live = codes(made, xa, "host")
     with torch.no_grad():
-        frozen = embed(made, xa, "1x", frozen=True)
+        frozen = codes(made, xa, "1x", frozen=True)
     assert torch.equal(live.standard_ND, frozen.standard_ND)
 
 
@@ -65,7 +65,7 @@ def test_dense_loss_is_alpha_sacl_plus_decorrelation():
     made = method(1.0, 1.0, alpha=0.7)
     xa, xb = views()
     terms = made([xa, xb])
-    za, zb = embed(made, xa, "host"), embed(made, xb, "host")
+    za, zb = codes(made, xa, "host"), codes(made, xb, "host")
     xd = (distance(made, za, za.detach()) + distance(made, zb, zb.detach())) / 2
     torch.testing.assert_close(terms["xd"], xd)
     torch.testing.assert_close(terms["total"], 0.7 * distance(made, za, zb) + 0.3 * xd)
@@ -100,10 +100,10 @@ def test_gradients_are_affine_in_alpha_between_sacl_and_xd(widths):
 
 def method_terms(made, x):
     """L_SACL and L_CD written out from the formulas."""
-    za, zb = embed(made, x[0], "host"), embed(made, x[1], "1x")
+    za, zb = codes(made, x[0], "host"), codes(made, x[1], "1x")
     with torch.no_grad():
-        za_hat = embed(made, x[0], "1x", frozen=True)
-        zb_hat = embed(made, x[1], "host", frozen=True)
+        za_hat = codes(made, x[0], "1x", frozen=True)
+        zb_hat = codes(made, x[1], "host", frozen=True)
     xd = (distance(made, za, za_hat) + distance(made, zb, zb_hat)) / 2
     return distance(made, za, zb), xd
 
@@ -112,10 +112,10 @@ def test_each_distillation_term_reaches_one_width_only():
     made = method()
     xa, xb = views()
     with torch.no_grad():
-        za_hat = embed(made, xa, "1x", frozen=True)
-        zb_hat = embed(made, xb, "host", frozen=True)
-    to_host = gradients(made, distance(made, embed(made, xa, "host"), za_hat))
-    to_slim = gradients(made, distance(made, embed(made, xb, "1x"), zb_hat))
+        za_hat = codes(made, xa, "1x", frozen=True)
+        zb_hat = codes(made, xb, "host", frozen=True)
+    to_host = gradients(made, distance(made, codes(made, xa, "host"), za_hat))
+    to_slim = gradients(made, distance(made, codes(made, xb, "1x"), zb_hat))
     slim_norms = [n for n in to_host if ".norms." in n]
     host_norms = [
         n for n in to_host
@@ -140,7 +140,7 @@ def host_norm_names(made):
 def test_frozen_passes_change_nothing_of_the_step():
     x = views()
     plain, full = method(alpha=1.0), method(alpha=1.0)
-    za, zb = embed(plain, x[0], "host"), embed(plain, x[1], "1x")
+    za, zb = codes(plain, x[0], "host"), codes(plain, x[1], "1x")
     without = gradients(plain, distance(plain, za, zb))
     state = torch.get_rng_state()
     terms = full(x)

@@ -56,7 +56,9 @@ def list_(
             facts = ", ".join(
                 f"{k.replace('_', ' ')}: {v}"
                 for k, v in entry.items()
-                if k not in ("name", "summary", "extra") and v is not False
+                if k not in ("name", "summary", "extra")
+                and v is not False
+                and not k.endswith("_units")  # the cost says them in words
             )
             sys.stdout.write(f"  {entry['name']:<{wide}}  {entry['summary']}\n")
             if facts and (kind or verbose):

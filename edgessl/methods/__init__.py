@@ -1,13 +1,27 @@
 """Self-supervised methods: one file each.
 
 An entry's target is a class that follows :class:`edgessl.methods.base.Method`; its ``Options``
-sit beside it. Cost counts encoder passes per image: S a slim (or only) encoder, H the host; a
-pass with gradient is 3 units, one without is 1. ``host_units`` are paid once, ``slim_units`` for
-every slim net; ``dense_units`` where the host is the only net. A method without ``host_units``
-trains one width only.
+sit beside it.
 """
 
 from edgessl.core.registry import Entry, Table
+
+
+def passes(*, dense: int, host: int = 0, slim: int = 0) -> dict[str, str | float | bool]:
+    """Return the facts about what a step costs, in units per image.
+
+    One forward pass of one encoder is 1 unit without gradient, 3 with it; a teacher's count too.
+
+    Args:
+        dense: Where the host is the only net.
+        host: Paid once where there are slim nets; left out by a method that trains one width only.
+        slim: Paid for every slim net.
+    """
+    if not host:
+        return {"cost": f"{dense} S", "dense_units": dense}
+    text = f"{host} H + {slim} S ({dense} S at 1x)"
+    return {"cost": text, "host_units": host, "slim_units": slim, "dense_units": dense}
+
 
 METHODS = Table(
     "method",
@@ -17,10 +31,7 @@ METHODS = Table(
             "slimmed asymmetrical contrastive learning + cross distillation",
             extra="train",
             facts={
-                "cost": "4 H + 4 S (6 S at 1x)",
-                "host_units": 4,
-                "slim_units": 4,
-                "dense_units": 6,
+                **passes(dense=6, host=4, slim=4),
                 "teacher": False,
                 "source": "Meng et al., NeurIPS 2023",
                 "status": "built from the paper's talk and equations; no reference code exists",
@@ -31,10 +42,7 @@ METHODS = Table(
             "slimmed asymmetrical contrastive learning alone",
             extra="train",
             facts={
-                "cost": "3 H + 3 S (6 S at 1x)",
-                "host_units": 3,
-                "slim_units": 3,
-                "dense_units": 6,
+                **passes(dense=6, host=3, slim=3),
                 "teacher": False,
                 "source": "Meng et al., NeurIPS 2023",
                 "status": "built from the paper's talk and equations; no reference code exists",
@@ -45,8 +53,7 @@ METHODS = Table(
             "cross distillation on one net: Barlow Twins and decorrelation of each view",
             extra="train",
             facts={
-                "cost": "6 S",
-                "dense_units": 6,
+                **passes(dense=6),
                 "teacher": False,
                 "source": "Meng et al., NeurIPS 2023",
                 "status": "built from the paper's talk and equations; no reference code exists",
@@ -57,8 +64,7 @@ METHODS = Table(
             "Barlow Twins: one network, cross-correlation to the identity",
             extra="train",
             facts={
-                "cost": "6 S",
-                "dense_units": 6,
+                **passes(dense=6),
                 "teacher": False,
                 "source": "arXiv:2103.03230",
                 "status": "faithful",

@@ -12,22 +12,20 @@ from edgessl.slimming.plan import Group
 from edgessl.slimming.sliced import HOST, Sliced
 
 
-class Options(base.Options):
-    """Options of ``barlow``."""
-
-
 class Barlow(nn.Module):
     """BT(P f(X^A), P f(X^B)); the gradient flows through both branches. Cost 6 S."""
 
-    Options = Options
+    Options = base.BarlowOptions
     views = 2
 
-    def __init__(self, encoder: Sliced, projector: Sliced, options: Options) -> None:
+    def __init__(self, encoder: Sliced, projector: Sliced, options: base.BarlowOptions) -> None:
         super().__init__()
         self.encoder, self.projector, self.options = encoder, projector, options
 
     @classmethod
-    def from_options(cls, encoder: Sliced, features: Mapping[str, Group], options: Options) -> Self:
+    def from_options(
+        cls, encoder: Sliced, features: Mapping[str, Group], options: base.BarlowOptions
+    ) -> Self:
         """Build the method.
 
         Raises:
@@ -38,7 +36,7 @@ class Barlow(nn.Module):
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``total`` for two views (B, 3, H, W)."""
-        za, zb = (base.embed(self, x, HOST) for x in views)
+        za, zb = (base.codes(self, x, HOST) for x in views)
         return {"total": self.options.distance(za, zb)}
 
     def after_step(self, step: int) -> None:

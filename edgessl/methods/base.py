@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Protocol, Self
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -14,17 +14,28 @@ from edgessl.losses.barlow import Codes, barlow_loss
 from edgessl.slimming.plan import ChannelPlan, Group
 from edgessl.slimming.sliced import Sliced
 
+STRICT = ConfigDict(frozen=True, extra="forbid")  # unknown names are errors
+Projector = Annotated[
+    tuple[Annotated[int, Field(gt=0, le=65536)], ...],
+    Field(min_length=1, description="widths of the projector's Linear layers, the last one is D"),
+]
+THREE_WIDE: tuple[int, ...] = (2048, 2048, 2048)
+
 
 class Options(BaseModel):
-    """Base of a method's options: frozen, unknown names are errors."""
+    """Base of a method's options; ``projector`` is the one that every method has."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
-    projector: tuple[Annotated[int, Field(gt=0, le=65536)], ...] = Field(
-        default=(2048, 2048, 2048),
-        min_length=1,
-        description="widths of the projector's Linear layers, the last one is D",
-    )
+    projector: Projector = THREE_WIDE
+
+
+class BarlowOptions(BaseModel):
+    """Base of the options of Barlow Twins and what is built on its loss."""
+
+    model_config = STRICT
+
+    projector: Projector = THREE_WIDE
     lam: float = Field(default=0.0051, ge=0, description="weight of the off-diagonal entries")
     scale_loss: float = Field(default=0.1, gt=0, description="factor on every loss term")
 
@@ -43,20 +54,32 @@ class Encodes(Protocol):
 class Method(Protocol):
     """Views in, named loss terms out; an ``nn.Module`` whose state goes into checkpoints.
 
-    One ``forward`` runs all passes of a step, so that a data-parallel wrapper sees one call.
+    One ``forward`` runs all passes of a step, so that a data-parallel wrapper sees one call. Where
+    there is an attribute ``projector``, the monitors look at what it makes of the features.
+
+    Attributes:
+        Options: Pydantic model of what may stand under ``pretrain.options``. One of them is
+            called ``projector`` (see :class:`Options`): recipes, dry runs and tests set it.
+        views: How many random views of each image ``forward`` takes; set on the class. The preset
+            in ``pretrain.views`` must make as many.
+        encoder: The host and its slim nets; what is kept after training.
     """
 
+    Options: ClassVar[type[BaseModel]]
     views: int
     encoder: Sliced
 
     @classmethod
-    def from_options(cls, encoder: Sliced, features: Mapping[str, Group], options: Options) -> Self:
+    def from_options(cls, encoder: Sliced, features: Mapping[str, Group], options: Any) -> Self:
         """Build the method around an encoder.
 
         Args:
             encoder: Host and slim nets, without heads.
             features: Pooled feature channels, by the name of the slim net that keeps them.
-            options: The method's own.
+            options: An instance of the class's ``Options``.
+
+        Raises:
+            RecipeInvalid: The method does not train these widths.
         """
         ...
 
@@ -73,8 +96,8 @@ class Method(Protocol):
         ...
 
 
-def embed(method: Encodes, x_BCHW: Tensor, width: str, *, frozen: bool = False) -> Codes:
-    """P(f(x)): encode and project one view with one width.
+def embed(method: Encodes, x_BCHW: Tensor, width: str, *, frozen: bool = False) -> Tensor:
+    """P(f(x)): encode and project one view with one width to (B, D).
 
     Args:
         method: Its encoder and the projector that follows it, of the same widths.
@@ -83,7 +106,12 @@ def embed(method: Encodes, x_BCHW: Tensor, width: str, *, frozen: bool = False) 
         frozen: Leave running statistics alone.
     """
     features = method.encoder(x_BCHW, width=width, frozen=frozen)
-    return Codes(method.projector(features, width=width, frozen=frozen))
+    return method.projector(features, width=width, frozen=frozen)
+
+
+def codes(method: Encodes, x_BCHW: Tensor, width: str, *, frozen: bool = False) -> Codes:
+    """Return :func:`embed`, standardised over the batch, for the Barlow loss."""
+    return Codes(embed(method, x_BCHW, width, frozen=frozen))
 
 
 def require_one_width(encoder: Sliced, method: str) -> None:

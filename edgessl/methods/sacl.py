@@ -24,30 +24,28 @@ from edgessl.slimming.plan import Group
 from edgessl.slimming.sliced import HOST, Sliced
 
 
-class Options(base.Options):
-    """Options of ``sacl``."""
-
-
 class Sacl(nn.Module):
     """Contrast a host with its own slices. Cost 3 H + 3 S."""
 
-    Options = Options
+    Options = base.BarlowOptions
     views = 2
 
-    def __init__(self, encoder: Sliced, projector: Sliced, options: Options) -> None:
+    def __init__(self, encoder: Sliced, projector: Sliced, options: base.BarlowOptions) -> None:
         super().__init__()
         self.encoder, self.projector, self.options = encoder, projector, options
 
     @classmethod
-    def from_options(cls, encoder: Sliced, features: Mapping[str, Group], options: Options) -> Self:
+    def from_options(
+        cls, encoder: Sliced, features: Mapping[str, Group], options: base.BarlowOptions
+    ) -> Self:
         """Build the method; the projector is shared and reads the kept features."""
         return cls(encoder, base.sliced_projector(encoder, features, options.projector), options)
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``total`` for two views (B, 3, H, W)."""
         xa, xb = views
-        za = base.embed(self, xa, HOST)
-        zb = [base.embed(self, xb, slim) for slim in self.encoder.labels]
+        za = base.codes(self, xa, HOST)
+        zb = [base.codes(self, xb, slim) for slim in self.encoder.labels]
         return {"total": torch.stack([self.options.distance(za, z) for z in zb]).mean()}
 
     def after_step(self, step: int) -> None:

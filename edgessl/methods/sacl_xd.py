@@ -28,7 +28,7 @@ from edgessl.slimming.plan import Group
 from edgessl.slimming.sliced import HOST, Sliced
 
 
-class Options(base.Options):
+class Options(base.BarlowOptions):
     """Options of ``sacl-xd``."""
 
     alpha: float = Field(default=0.95, ge=0, le=1, description="weight of SACL against XD")
@@ -53,15 +53,15 @@ class SaclXd(nn.Module):
         """Return ``sacl``, ``xd`` and ``total`` for two views (B, 3, H, W)."""
         xa, xb = views
         slims = self.encoder.labels
-        za = base.embed(self, xa, HOST)
-        zb = {s: base.embed(self, xb, s) for s in slims}
+        za = base.codes(self, xa, HOST)
+        zb = {s: base.codes(self, xb, s) for s in slims}
         if self.encoder.is_dense:
             za_hat = {s: za.detach() for s in slims}
             zb_hat = zb[slims[0]].detach()
         else:
             with torch.no_grad():
-                za_hat = {s: base.embed(self, xa, s, frozen=True) for s in slims}
-                zb_hat = base.embed(self, xb, HOST, frozen=True)
+                za_hat = {s: base.codes(self, xa, s, frozen=True) for s in slims}
+                zb_hat = base.codes(self, xb, HOST, frozen=True)
         distance, alpha = self.options.distance, self.options.alpha
         sacl = torch.stack([distance(za, zb[s]) for s in slims]).mean()
         xd = torch.stack([distance(za, za_hat[s]) + distance(zb[s], zb_hat) for s in slims]).mean()

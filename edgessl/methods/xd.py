@@ -25,7 +25,7 @@ from edgessl.slimming.plan import Group
 from edgessl.slimming.sliced import HOST, Sliced
 
 
-class Options(base.Options):
+class Options(base.BarlowOptions):
     """Options of ``xd``."""
 
     alpha: float = Field(default=0.95, ge=0, le=1, description="weight of the contrast against XD")
@@ -53,7 +53,7 @@ class Xd(nn.Module):
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``sacl``, ``xd`` and ``total`` for two views (B, 3, H, W)."""
-        za, zb = (base.embed(self, x, HOST) for x in views)
+        za, zb = (base.codes(self, x, HOST) for x in views)
         distance, alpha = self.options.distance, self.options.alpha
         sacl = distance(za, zb)
         xd = (distance(za, za.detach()) + distance(zb, zb.detach())) / 2

@@ -19,7 +19,7 @@ from edgessl.core.artifact import Artifact, InputSpec
 from edgessl.core.errors import RecipeInvalid, nearest
 from edgessl.core.images import to_model_input
 from edgessl.core.recipe import Recipe
-from edgessl.data.views import Views, view_specs
+from edgessl.data.views import PRESETS, Views, view_specs
 from edgessl.encoders import ENCODERS
 from edgessl.encoders.loading import write_tensors
 from edgessl.methods import METHODS
@@ -169,9 +169,12 @@ def build_method(recipe: Recipe) -> tuple[Any, Any]:
     """Return the recipe's method with fresh weights, and its options.
 
     Raises:
-        RecipeInvalid: The method refuses its options or widths.
+        RecipeInvalid: The method refuses its options or widths, or takes another number of views
+            than the preset makes.
         InvalidInput: The widths do not fit into each other.
     """
+    kind = METHODS.load(recipe.pretrain.method)
+    _check_views(recipe, kind.views)
     spec = net_spec(recipe)
     architecture = ENCODERS.load(spec.architecture)
     options = method_options(recipe)
@@ -180,8 +183,21 @@ def build_method(recipe: Recipe) -> tuple[Any, Any]:
     features = {label: slim.plan.groups[group] for label, slim in sliced.slims.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        method = METHODS.load(recipe.pretrain.method).from_options(sliced, features, options)
+        method = kind.from_options(sliced, features, options)
     return method, options
+
+
+def _check_views(recipe: Recipe, wanted: int) -> None:
+    section = recipe.pretrain
+    made = len(view_specs(section.views.preset, recipe.data.imgsz))
+    if made == wanted:
+        return
+    fitting = [name for name, specs in PRESETS.items() if len(specs) == wanted]
+    raise RecipeInvalid(
+        f"method '{section.method}' takes {wanted} view(s) of each image, "
+        f"but pretrain.views.preset '{section.views.preset}' makes {made}",
+        hint=f"presets that make {wanted}: {', '.join(fitting) or 'none'}",
+    )
 
 
 def make_plan(recipe: Recipe, images: int) -> Plan:

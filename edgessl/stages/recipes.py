@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgessl.core.errors import MissingExtra, RecipeInvalid, nearest
-from edgessl.core.recipe import Recipe, load_yaml, override, problems_of, read_recipe_values
+from edgessl.core.recipe import Recipe, problems_of
+from edgessl.core.recipe_text import load_yaml, override, read_recipe_values
 from edgessl.core.registry import Table
 from edgessl.core.shipped import shipped_recipes, shipped_text
 from edgessl.devices import DEVICES
@@ -58,7 +59,6 @@ def validated(values: Mapping[str, Any], changes: Mapping[str, Any] | None = Non
 def _unknown_names(values: Mapping[str, Any]) -> list[str]:
     from edgessl.data.view_specs import PRESETS
 
-    pairs = {name: views for name, views in PRESETS.items() if len(views) == 2}
     problems = []
     tables: tuple[tuple[str, str, Table], ...] = (
         ("pretrain", "method", METHODS),
@@ -73,7 +73,7 @@ def _unknown_names(values: Mapping[str, Any]) -> list[str]:
     pretrain = values.get("pretrain")
     if isinstance(pretrain, Mapping):
         preset = _at(pretrain, "views", "preset")
-        problems += _unknown("views", "pretrain.views.preset", preset, pairs)
+        problems += _unknown("views", "pretrain.views.preset", preset, PRESETS)
     return problems
 
 
