@@ -70,14 +70,18 @@ class Shell(Protocol):
         """Remove a file or folder on the board; absent is fine."""
         ...
 
+    def close(self) -> None:
+        """Remove ``workdir`` and let go of the board; called twice is fine."""
+        ...
+
 
 class Device(Protocol):
-    """A board.
+    """A board. The class is called without arguments: addresses are not in recipes yet.
 
     Attributes:
-        kind: Name of its entry in the table of devices.
+        kind: Name of its entry in the table of devices, set by each class of its own.
         python: The interpreter on the board that has the runtime.
-        shell: How to reach it.
+        shell: How to reach it; opened on first use, so that making a device reaches nothing.
     """
 
     kind: str

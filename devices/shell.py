@@ -265,3 +265,7 @@ class FakeShell:
         self.transcript.append(("remove", (remote,)))
         for name in [n for n in self.files if n == remote or n.startswith(f"{remote}/")]:
             del self.files[name]
+
+    def close(self) -> None:
+        """Forget everything that is kept."""
+        self.files.clear()

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from edgessl import api_light
 from edgessl.core import files
 from edgessl.core.errors import FileInvalid, UsageProblem
 from edgessl.core.ledger import Ledger, LedgerRow
+from edgessl.core.registry import Table
 from edgessl.core.runs import RunFolder
 from edgessl.devices import DEVICES
 from edgessl.encoders import ENCODERS
@@ -77,12 +79,21 @@ def test_the_exit_code_is_about_what_was_asked(monkeypatch):
     (error,) = api_light.doctor(target="onnx").errors
     assert "files that exist run here" in error.message
     assert error.hint == "pip install 'edgessl[train]'"
-    runtimes = {str(EXPORTERS[t].facts["runtime"]): None for t in EXPORTERS}
-    machine(monkeypatch, **runtimes)
+    machine(monkeypatch, **dict.fromkeys(doctor.DEVICE_RUNTIMES))
     (error,) = api_light.doctor(device="local").errors
     assert "no runtime works here" in error.message
+    assert error.hint == "pip install 'edgessl[onnx]'"
     with pytest.raises(UsageProblem):
         api_light.doctor(target="onxx")
+
+
+def test_a_target_whose_files_no_device_runs_makes_no_device_work(monkeypatch):
+    """numpy runs the files of this target, and no agent can time them."""
+    entry = replace(EXPORTERS["onnx"], facts={"format": "toy", "runtime": "numpy"})
+    monkeypatch.setattr(doctor, "EXPORTERS", Table("target", {"toy": entry}))
+    machine(monkeypatch, numpy="2.0", **dict.fromkeys(doctor.DEVICE_RUNTIMES))
+    (error,) = api_light.doctor(device="local").errors
+    assert "no runtime works here" in error.message
 
 
 def test_a_torchvision_that_does_not_fit_its_torch_is_told(monkeypatch):

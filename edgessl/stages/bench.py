@@ -71,6 +71,7 @@ def run_bench(
                 context.reporter.warn(f"{folder.name}: {error.message}")
     finally:
         pack.unlink(missing_ok=True)
+        device.shell.close()
     status = "failed" if problems else "done"
     context.run.finish_stage("bench", time.monotonic() - began, status)
     doubtful = [r for r in results if r.verdict != "VALID"]

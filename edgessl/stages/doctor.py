@@ -15,12 +15,15 @@ from edgessl import __version__
 from edgessl.core.errors import EdgeSSLError
 from edgessl.core.runs import machine_facts
 from edgessl.devices import DEVICES
+from edgessl.devices.conversation import RUNTIMES
 from edgessl.exporters import EXPORTERS
 from edgessl.stages.imports import Package, look_for
 
 TRAINING = ("torch", "torchvision", "sklearn")
 SLOW = ("litert_torch",)  # ten seconds; tried when its target is asked for
 EXTRAS: Mapping[str, str] = {package: "train" for package in TRAINING}
+# what the agent on a device can time a file with, by the names they are imported by
+DEVICE_RUNTIMES = {r.package.replace("-", "_"): r.extra for r in RUNTIMES.values()}
 # releases that are known not to work, and what to install instead
 BROKEN = {("torch", "2.13.0"): "pip install 'torch!=2.13.0' torchvision"}
 
@@ -67,7 +70,7 @@ def examine(target: str | None = None, device: str | None = None) -> dict[str, A
     needs = {name: tuple(EXPORTERS.load(name).needs) for name in targets}
     wanted = [] if chosen else [*TRAINING]
     wanted += [package for names in needs.values() for package in names]
-    wanted += [runtime for runtime in _runtimes().values() if devices]
+    wanted += [package for package in DEVICE_RUNTIMES if devices]
     packages = look_for(wanted, untried=() if target else SLOW)
     abilities = [] if chosen else [_ability("training", "", TRAINING, packages)]
     abilities += [_ability("target", name, needs[name], packages) for name in targets]
@@ -111,11 +114,10 @@ def _device(name: str, packages: Mapping[str, Package]) -> Ability:
         DEVICES.load(name)
     except EdgeSSLError as error:
         return Ability("device", name, False, error.message, error.hint)
-    runtimes = [packages[p] for p in dict.fromkeys(_runtimes().values())]
-    usable = [p for p in runtimes if p.usable]
+    usable = [packages[p] for p in DEVICE_RUNTIMES if packages[p].usable]
     if usable:
         return Ability("device", name, True, ", ".join(f"{p.name} {p.version}" for p in usable))
-    extra = EXPORTERS.entries[next(iter(_runtimes()))].extra
+    extra = next(iter(DEVICE_RUNTIMES.values()))
     return Ability(
         "device", name, False, "no runtime works here", f"pip install 'edgessl[{extra}]'"
     )
