@@ -242,11 +242,6 @@ def test_the_cost_in_words_is_that_in_units(name):
     assert {fact: facts.get(fact) for fact in words} == words
 
 
-@pytest.mark.parametrize("name", tuple(METHODS))
-def test_every_entry_tells_where_it_is_from(name):
-    assert {"source", "status", "teacher"} <= set(METHODS[name].facts)
-
-
 def test_a_method_that_takes_other_views_than_the_preset_makes_is_refused(monkeypatch):
     monkeypatch.setattr(METHODS.load("barlow"), "views", 1)
     values = {"pretrain": {"method": "barlow"}, "encoder": {"width": "0.25x"}}
