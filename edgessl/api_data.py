@@ -41,7 +41,7 @@ def data_check(
         UsageProblem: No source, or ``group_list`` cannot be written.
         DataInvalid: A source cannot be opened, or none of its images decoded.
     """
-    from edgessl.core.recipe import override, read_recipe_values
+    from edgessl.core.recipe_text import override, read_recipe_values
     from edgessl.stages.data_check import ROLES, check_data
     from edgessl.stages.opening import DEFAULTS_FILE
     from edgessl.stages.recipes import validated

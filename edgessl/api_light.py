@@ -155,7 +155,7 @@ def cost(settings: Mapping[str, Any] | None = None, *, images: int | None = None
     for package in ("torch", "torchvision"):
         if find_spec(package) is None:
             raise missing_extra("edgessl cost", package, "train")
-    from edgessl.core.recipe import read_recipe_values
+    from edgessl.core.recipe_text import read_recipe_values
     from edgessl.stages.cost import cost_of
     from edgessl.stages.opening import DEFAULTS_FILE
     from edgessl.stages.recipes import validated

@@ -10,7 +10,7 @@ from edgessl import api
 from edgessl.core.console import Reporter
 from edgessl.core.errors import DataInvalid, Diverged, FileInvalid, UsageProblem
 from edgessl.core.ledger import Ledger
-from edgessl.core.recipe import read_recipe_values
+from edgessl.core.recipe_text import read_recipe_values
 
 pytestmark = pytest.mark.slow
 QUIET = Reporter(quiet=True)

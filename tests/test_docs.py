@@ -14,7 +14,8 @@ import words
 
 from edgessl import api
 from edgessl.core.measurement import VERDICT_ORDER
-from edgessl.core.recipe import Recipe, load_yaml, problems_of
+from edgessl.core.recipe import Recipe, problems_of
+from edgessl.core.recipe_text import load_yaml
 from edgessl.methods import METHODS
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from edgessl import api_light
 from edgessl.core.errors import DataInvalid, UsageProblem
-from edgessl.core.recipe import load_yaml
+from edgessl.core.recipe_text import load_yaml
 from edgessl.stages import choices
 from edgessl.stages.choices import Asked, Seen
 from edgessl.stages.init import recipe_text

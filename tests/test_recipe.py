@@ -5,8 +5,10 @@ import json
 import pytest
 
 from edgessl.core.errors import RecipeInvalid
-from edgessl.core.recipe import Recipe, dump_yaml, load_yaml, parse_setting, parse_width
+from edgessl.core.recipe import Recipe
+from edgessl.core.recipe_text import dump_yaml, load_yaml, parse_setting
 from edgessl.core.shipped import shipped_recipes
+from edgessl.core.widths import parse_width
 from edgessl.stages.recipes import recipe_values, validated
 
 

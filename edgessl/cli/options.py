@@ -109,7 +109,7 @@ def settings(pairs: list[str] | None, values: dict[str, Any]) -> dict[str, Any]:
         pairs: What ``--set`` got.
         values: By dotted key; None where the option was not given, :data:`NULL` for null.
     """
-    from edgessl.core.recipe import parse_setting
+    from edgessl.core.recipe_text import parse_setting
 
     given = {
         key: None if value is NULL else value for key, value in values.items() if value is not None
@@ -140,7 +140,7 @@ def one_of(option: str, name: str | None, names: Iterable[str]) -> str | None:
 
 def known_width(text: str | None) -> str | None:
     """Refuse what is not a width, or a host with a wider slim net (exit code 2)."""
-    from edgessl.core.recipe import parse_width
+    from edgessl.core.widths import parse_width
 
     if text is not None:
         try:

@@ -1,17 +1,13 @@
 """The recipe: one validated, frozen tree of values, a section per stage.
 
-YAML 1.2 (``1e-3`` is a number, ``off`` is a word). All errors are reported at once; unknown
-keys are errors that name the nearest key. Names of methods, encoders and targets are checked
-against their tables where recipes are loaded (``edgessl.stages.recipes``).
+All errors are reported at once; unknown keys are errors that name the nearest key. Names of
+methods, encoders and targets are checked against their tables where recipes are loaded
+(``edgessl.stages.recipes``).
 """
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,45 +19,8 @@ from pydantic import (
     model_validator,
 )  # fmt: skip
 
-from edgessl.core.errors import RecipeInvalid, nearest
-from edgessl.core.measurement import Document
-
-__all__ = ["Document", "Recipe", "dump_yaml", "load_yaml", "override", "problems_of"]
-
-
-def parse_width(text: str) -> tuple[float, ...]:
-    """Read ``1.5x-1x-0.5x`` as the multipliers of the host and of its slim nets, widest first.
-
-    ``1x`` is a dense net: host and slim net are the same, (1.0, 1.0).
-
-    Raises:
-        ValueError: Not of that form, not positive, a slim net wider than the host, or slim nets
-            that do not become narrower.
-    """
-    number = r"(?:\d+\.?\d*|\.\d+)x?"
-    if not re.fullmatch(rf"\s*{number}(?:\s*-\s*{number})*\s*", str(text)):
-        raise ValueError(
-            f"{text!r} is no width; write 1x, host and slim as 1.5x-1x, or several slim nets as "
-            "1.5x-1x-0.5x"
-        )
-    host, *slims = (float(part.strip().removesuffix("x")) for part in str(text).split("-"))
-    slims = slims or [host]
-    if not 0 < slims[-1] <= slims[0] <= host:
-        raise ValueError(f"{text!r}: want 0 < slim <= host")
-    if any(narrow >= wide for wide, narrow in pairwise(slims)):
-        raise ValueError(f"{text!r}: name the slim widths from the widest to the narrowest")
-    return host, *slims
-
-
-def width_label(width: float) -> str:
-    """Return the name of a width as in folders and the ledger, for example ``0.5x``."""
-    return f"{width:g}x"
-
-
-def width_text(text: str) -> str:
-    """Return a width in its usual spelling; see :func:`parse_width`."""
-    host, *slims = parse_width(text)
-    return "-".join(map(width_label, [host] if slims == [host] else [host, *slims]))
+from edgessl.core.errors import nearest
+from edgessl.core.widths import parse_width, width_label, width_text
 
 
 def _slim_text(text: str) -> str:
@@ -407,79 +366,3 @@ def _fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
             return []
         model = annotation
     return list(model.model_fields)
-
-
-def load_yaml(text: str, where: str) -> dict[str, Any]:
-    """Read YAML 1.2 into plain values.
-
-    Raises:
-        RecipeInvalid: Not YAML, a key given twice, or not a mapping at the top.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        values = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeInvalid(f"{where} is not valid YAML: {place}{problem}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise RecipeInvalid(f"{where} holds a {type(values).__name__}, expected keys and values")
-    return values
-
-
-def dump_yaml(recipe: Recipe) -> str:
-    """Write a recipe with every value, as saved beside results."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    stream = io.StringIO()
-    yaml.dump(recipe.model_dump(mode="json"), stream)
-    return stream.getvalue()
-
-
-def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``values`` with dotted keys set, for example ``{"pretrain.epochs": 5}``."""
-    result: dict[str, Any] = {k: v for k, v in values.items()}
-    for dotted, value in changes.items():
-        place = result
-        *parents, leaf = dotted.split(".")
-        for part in parents:
-            child = place.get(part)
-            place[part] = dict(child) if isinstance(child, Mapping) else {}
-            place = place[part]
-        place[leaf] = value
-    return result
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Read one ``a.b=c`` of ``--set``; the value is YAML.
-
-    Raises:
-        RecipeInvalid: No ``=`` in it, or the value is not YAML.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise RecipeInvalid(f"--set {text!r} is not of the form section.key=value")
-    return key.strip(), load_yaml(f"v: {value or 'null'}", f"--set {key}")["v"]
-
-
-def read_recipe_values(path: Path) -> dict[str, Any]:
-    """Read a recipe file into plain values, not validated.
-
-    Raises:
-        RecipeInvalid: The file is missing, not readable, or not YAML.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeInvalid(f"no such recipe: {path}", hint="see: edgessl list recipes") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeInvalid(f"cannot read {path}: {error}") from None
-    return load_yaml(text, str(path))

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from edgessl.core.artifact import InputSpec
-from edgessl.core.recipe import Recipe, width_label
+from edgessl.core.recipe import Recipe
+from edgessl.core.widths import width_label
 from edgessl.cost.macs import count_macs
 from edgessl.cost.training import THOP_BATCHNORM_OPS, Passes, stored_bytes, training_flops
 from edgessl.data.decode import MEMORY_LIMIT_BYTES

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgessl.core import files
 from edgessl.core.errors import UsageProblem
-from edgessl.core.recipe import load_yaml
+from edgessl.core.recipe_text import load_yaml
 from edgessl.stages import choices
 from edgessl.stages.choices import Asked, Choice, Seen
 from edgessl.stages.opening import DEFAULTS_FILE

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from edgessl.core import files
 from edgessl.core.artifact import DOCUMENTS, Artifact
 from edgessl.core.errors import FileInvalid, UsageProblem
-from edgessl.core.recipe import Recipe, parse_width, width_label, width_text
+from edgessl.core.recipe import Recipe
 from edgessl.core.runs import run_of
+from edgessl.core.widths import parse_width, width_label, width_text
 from edgessl.encoders import ENCODERS
 from edgessl.encoders.base import Architecture
 from edgessl.encoders.loading import load_strictly, read_tensors

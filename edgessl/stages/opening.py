@@ -11,7 +11,8 @@ from edgessl.core import files
 from edgessl.core.console import Reporter
 from edgessl.core.errors import FileInvalid, UsageProblem
 from edgessl.core.ledger import Ledger
-from edgessl.core.recipe import Recipe, dump_yaml, override, read_recipe_values
+from edgessl.core.recipe import Recipe
+from edgessl.core.recipe_text import dump_yaml, override, read_recipe_values
 from edgessl.core.runs import FILE, STAGES, RunFolder, resolve, run_of
 from edgessl.stages.context import Context
 from edgessl.stages.recipes import validated
