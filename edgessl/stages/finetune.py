@@ -127,6 +127,7 @@ def _starts(
     stock = stock_start(context, label)
 
     def imagenet(draw: int) -> nn.Module:
+        assert stock is not None
         return headed(copy.deepcopy(stock), draw)
 
     def pretrained(host: Host) -> Start:
