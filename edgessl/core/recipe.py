@@ -245,7 +245,8 @@ class Finetune(Section):
     )
     learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = Field(
         default=(1e-3, 3e-3),
-        description="the best on validation (first draw) is used for all draws",
+        description="the best on validation (first draw) is used for all draws; in folds each "
+        "fold chooses its own",
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         default=1e-4, description="not for biases and BatchNorms"
