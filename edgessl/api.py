@@ -190,7 +190,8 @@ def finetune(
     context = open_run("finetune", next(iter(sources), None), settings, out, resume, reporter)
     folders = [run_finetune(context, sources, w) for w in context.recipe.slim_labels]
     rows = context.ledger.find(stage="finetune")
-    result = {"models": [str(folder) for folder in folders]} | _rows(rows)
+    models = [str(folder) for folder in folders]
+    result = {"model": models[0], "models": models} | _rows(rows)  # the widest one, and all
     return Outcome("finetune", context.run.path, result, "edgessl extract last")
 
 
