@@ -1,6 +1,7 @@
 """Pretraining from random weights and from given ones: folders, facts, and what they share."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -79,12 +80,21 @@ def test_the_slim_net_begins_at_the_weights(both, tmp_path):
     assert folder.endswith("pretrain-imagenet")
 
 
-def test_other_weights_are_refused_when_resuming(both):
+def test_an_unfinished_pretraining_is_not_continued_from_other_weights(both, tmp_path):
     run, weights, _, _ = both
-    before = weights.read_bytes()
-    stock(weights, 6)
-    try:
-        with pytest.raises(FileInvalid, match="weights was"):
-            pretrain(run, **{"encoder.weights": str(weights)})
-    finally:
-        weights.write_bytes(before)
+    copy, other = tmp_path / "run", stock(tmp_path / "other.safetensors", 6)
+    shutil.copytree(run, copy)
+    (copy / "pretrain-imagenet/stage.json").unlink()
+    with pytest.raises(FileInvalid, match="weights was"):
+        pretrain(copy, **{"encoder.weights": str(other)})
+    pretrain(copy, **{"encoder.weights": str(weights)})
+    assert facts(copy / "pretrain-imagenet") == facts(run / "pretrain-imagenet")
+
+
+def test_a_finished_pretraining_from_other_weights_is_done_again(both, tmp_path):
+    run, _, seal, _ = both
+    copy, other = tmp_path / "run", stock(tmp_path / "other.safetensors", 6)
+    shutil.copytree(run, copy)
+    pretrain(copy, **{"encoder.weights": str(other)})
+    assert facts(copy / "pretrain-imagenet")["weights"]["sha256"] == sha256_file(other)
+    assert json.loads((copy / "pretrain/encoder.json").read_text())["seal"] == seal
