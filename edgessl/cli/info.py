@@ -21,6 +21,11 @@ SCHEMAS = (
     "recipe", "ledger", "artifact", "bench-result", "run", "splits", "data-findings", "image-cache",
     "equivalence", "parity", "stage", "training-state",
 )  # fmt: skip
+# facts whose names say too little to people
+TITLES = {
+    "features_1x": "features at 1x", "macs_1x_224_m": "million MACs at 1x and 224 px",
+    "imagenet_weights": "ImageNet weights",
+}  # fmt: skip
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -54,7 +59,7 @@ def list_(
         wide = max(len(entry["name"]) for entry in entries)
         for entry in entries:
             facts = ", ".join(
-                f"{k.replace('_', ' ')}: {v}"
+                f"{TITLES.get(k, k.replace('_', ' '))}: {'yes' if v is True else v}"
                 for k, v in entry.items()
                 if k not in ("name", "summary", "extra")
                 and v is not False
