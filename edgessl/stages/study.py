@@ -168,7 +168,7 @@ class Study:
         section = self.context.recipe.finetune
         for line in self.done:
             if "plan" in line and line.get("budget") == rounds.budget:
-                return Plan(**line["plan"])
+                return Plan.from_dict(line["plan"])
         data = self._data(rounds, rounds.rounds[0])
         plan = Plan(
             items=len(data.labels), batch=section.batch, epochs=section.epochs,
