@@ -1,6 +1,9 @@
 """The targets a plain net can be written for; each entry is one file beside this one.
 
-``runtime`` is the package that runs the written file; nothing else is needed for that.
+``runtime`` is the package that runs the written file; nothing else is needed for that. For
+every precision an entry says what is known of its files: ``run here`` (every export runs them
+on this machine and compares the answers), ``structure checked`` (they run here too, but not on
+what they are meant for: only their structure was held against its rules), or ``-``, not offered.
 """
 
 from edgessl.core.registry import Entry, Table
@@ -10,13 +13,17 @@ EXPORTERS = Table(
     {
         "onnx": Entry(
             "edgessl.exporters.to_onnx:OnnxExporter",
-            "ONNX opset 18, one self-contained file; runs with ONNX Runtime",
+            "ONNX, one self-contained file; runs with ONNX Runtime",
             extra="onnx",
             facts={
                 "format": "onnx",
-                "precisions": "none",
                 "layout": "NCHW",
                 "runtime": "onnxruntime",
+                "none": "run here",
+                "dynamic": "run here",
+                "fp16": "run here",
+                "int8": "run here",
+                "w8a16": "run here",
             },
         ),
         "openvino": Entry(
@@ -25,9 +32,13 @@ EXPORTERS = Table(
             extra="openvino",
             facts={
                 "format": "openvino",
-                "precisions": "none",
                 "layout": "NCHW",
                 "runtime": "openvino",
+                "none": "run here",
+                "dynamic": "-",
+                "fp16": "run here",
+                "int8": "run here",
+                "w8a16": "-",
             },
         ),
         "tflite": Entry(
@@ -36,9 +47,13 @@ EXPORTERS = Table(
             extra="tflite",
             facts={
                 "format": "tflite",
-                "precisions": "none",
                 "layout": "NHWC",
                 "runtime": "ai_edge_litert",
+                "none": "run here",
+                "dynamic": "run here",
+                "fp16": "run here",
+                "int8": "run here",
+                "w8a16": "run here",
             },
         ),
     },

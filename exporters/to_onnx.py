@@ -12,13 +12,15 @@ from edgessl.core import files
 from edgessl.core.artifact import InputSpec
 from edgessl.core.errors import ConversionFailed
 from edgessl.exporters.base import (
+    Form,
+    Session,
+    Written,
     INPUT_NAME,
     OUTPUT_NAME,
     check_signature,
     installed_versions,
     opening,
     plain_copy,
-    run_one_by_one,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class OnnxExporter:
     main_file = "model.onnx"
     needs = ("torch", "onnx", "onnxscript", "onnxruntime")
 
-    def write(self, module: torch.nn.Module, spec: InputSpec, folder: Path) -> list[str]:
+    def write(self, module: torch.nn.Module, spec: InputSpec, folder: Path, form: Form) -> Written:
         """Write ``module`` as ``model.onnx`` with weights inside and no private metadata."""
         import onnx
         import onnxscript  # noqa: F401  the exporter needs it; without it, fail by its name
@@ -62,9 +64,9 @@ class OnnxExporter:
         onnx.checker.check_model(model, full_check=True)
         # the seal is over the bytes, so they must not depend on the order of map fields
         files.write_bytes(folder / self.main_file, model.SerializeToString(deterministic=True))
-        return [self.main_file]
+        return Written([self.main_file], spec.with_layout(self.layout))
 
-    def run(self, folder: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def open(self, folder: Path) -> Session:
         """Run ``model.onnx`` with ONNX Runtime's CPU provider."""
         import onnxruntime
 
@@ -78,10 +80,10 @@ class OnnxExporter:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         entry = session.get_inputs()[0]
-        return run_one_by_one(
-            inputs,
+        return Session(
             tuple(entry.shape),
-            lambda image: np.asarray(session.run(None, {entry.name: image})[0]),
+            "float32",
+            lambda x: np.asarray(session.run(None, {entry.name: x})[0]),
         )
 
     def versions(self) -> dict[str, str]:

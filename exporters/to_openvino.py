@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from edgessl.core.artifact import InputSpec
 from edgessl.core.errors import ConversionFailed
 from edgessl.exporters.base import (
+    Form,
+    Session,
+    Written,
     INPUT_NAME,
     OUTPUT_NAME,
     check_signature,
     installed_versions,
     opening,
     plain_copy,
-    run_one_by_one,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class OpenvinoExporter:
     needs = ("torch", "openvino")
     weights_file = "model.bin"
 
-    def write(self, module: torch.nn.Module, spec: InputSpec, folder: Path) -> list[str]:
+    def write(self, module: torch.nn.Module, spec: InputSpec, folder: Path, form: Form) -> Written:
         """Write ``module`` as ``model.xml`` and ``model.bin`` with float32 weights."""
         openvino = _import_openvino()
         import torch
@@ -58,9 +60,9 @@ class OpenvinoExporter:
         for name in names:
             if not (folder / name).is_file() or (folder / name).stat().st_size == 0:
                 raise ConversionFailed(f"OpenVINO wrote no {name} in {folder}")
-        return names
+        return Written(names, spec.with_layout(self.layout))
 
-    def run(self, folder: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def open(self, folder: Path) -> Session:
         """Run ``model.xml`` with the CPU plugin held to float32.
 
         By default the plugin computes in bfloat16 where the processor can: a hundred times the
@@ -83,10 +85,8 @@ class OpenvinoExporter:
         if precision != openvino.Type.f32:
             raise ConversionFailed(f"OpenVINO runs in {precision}, asked for f32")
         request = compiled.create_infer_request()
-        return run_one_by_one(
-            inputs,
-            tuple(compiled.input(0).shape),
-            lambda image: np.array(request.infer({0: image})[0]),
+        return Session(
+            tuple(compiled.input(0).shape), "float32", lambda x: request.infer({0: x})[0]
         )
 
     def versions(self) -> dict[str, str]:

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from edgessl.core.artifact import InputSpec
 from edgessl.core.errors import ConversionFailed
 from edgessl.exporters.base import (
+    Form,
+    Session,
+    Written,
     check_signature,
     installed_versions,
     opening,
     plain_copy,
-    run_one_by_one,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class TfliteExporter:
     main_file = "model.tflite"
     needs = ("torch", "litert_torch", "ai_edge_litert")
 
-    def write(self, module: torch.nn.Module, spec: InputSpec, folder: Path) -> list[str]:
+    def write(self, module: torch.nn.Module, spec: InputSpec, folder: Path, form: Form) -> Written:
         """Write ``module`` as ``model.tflite`` taking (1, height, width, 3).
 
         Raises:
@@ -61,9 +63,9 @@ class TfliteExporter:
         ends = [*interpreter.get_input_details(), *interpreter.get_output_details()]
         shapes = tuple(tuple(int(n) for n in end["shape"]) for end in ends)
         check_signature("the LiteRT model", shapes, shape)
-        return [self.main_file]
+        return Written([self.main_file], spec.with_layout(self.layout))
 
-    def run(self, folder: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def open(self, folder: Path) -> Session:
         """Run ``model.tflite`` with the LiteRT interpreter (XNNPACK kernels)."""
         path = folder / self.main_file
         with opening(path):
@@ -75,7 +77,7 @@ class TfliteExporter:
             interpreter.invoke()
             return interpreter.get_tensor(result["index"])
 
-        return run_one_by_one(inputs, tuple(int(n) for n in entry["shape"]), infer)
+        return Session(tuple(int(n) for n in entry["shape"]), "float32", infer)
 
     def versions(self) -> dict[str, str]:
         """Return the versions of torch, litert-torch, its converter and ai-edge-litert."""

@@ -27,12 +27,24 @@ class Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class Quantized(Document):
+    """Integers that stand for real numbers: ``real = (integer - zero_point) * scale``."""
+
+    scale: float = Field(gt=0)
+    zero_point: int = 0
+
+
 class InputSpec(Document):
     """How a decoded image becomes the input of a model.
 
     An RGB image is resized (``resize``: its short side, in pixels), centre-cropped to
     ``height`` x ``width``, scaled to ``value_range`` and normalised per channel with ``mean`` and
     ``std``; ``layout``, ``dtype`` and ``batch`` say how the file wants it.
+
+    A file of dtype ``uint8`` or ``int8`` takes the normalised values rounded to integers as
+    ``quantized`` says; without ``quantized`` it takes the pixels 0..255 as they are and
+    normalises inside. With ``raw`` (height, width) it takes whole pictures of that size and
+    resizes and crops inside, too.
     """
 
     height: int = Field(gt=0)
@@ -40,7 +52,9 @@ class InputSpec(Document):
     channels: Literal[3] = 3
     batch: int = Field(default=1, gt=0)
     layout: Literal["NCHW", "NHWC"] = "NCHW"
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "uint8", "int8", "int16"] = "float32"
+    quantized: Quantized | None = None
+    raw: tuple[int, int] | None = None
     value_range: tuple[float, float] = (0.0, 1.0)
     resize: int = Field(gt=0)
     interpolation: Literal["bilinear"] = "bilinear"
@@ -49,11 +63,22 @@ class InputSpec(Document):
     colour_order: Literal["RGB"] = "RGB"
 
     @property
+    def side(self) -> tuple[int, int]:
+        """Height and width of the pictures that the file takes."""
+        return self.raw or (self.height, self.width)
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether normalisation is inside the file, so that it takes pixels as they are."""
+        return self.dtype == "uint8" and self.quantized is None
+
+    @property
     def shape(self) -> tuple[int, int, int, int]:
         """Shape of the input tensor in ``layout``."""
+        height, width = self.side
         if self.layout == "NHWC":
-            return (self.batch, self.height, self.width, self.channels)
-        return (self.batch, self.channels, self.height, self.width)
+            return (self.batch, height, width, self.channels)
+        return (self.batch, self.channels, height, width)
 
     def with_layout(self, layout: Literal["NCHW", "NHWC"]) -> InputSpec:
         """Return the same contract in another layout."""
@@ -68,6 +93,13 @@ class InputSpec(Document):
         """
         resize = imgsz if imgsz <= 64 else round(imgsz * 8 / 7)
         return cls(height=imgsz, width=imgsz, resize=resize)
+
+
+class OutputSpec(Document):
+    """What a model gives: logits or features (1, C), real numbers or integers for them."""
+
+    dtype: Literal["float32", "uint8", "int8", "int16"] = "float32"
+    quantized: Quantized | None = None
 
 
 class Artifact(Document):
@@ -89,6 +121,7 @@ class Artifact(Document):
     files: dict[str, str] = Field(min_length=1)
     seal: str
     input: InputSpec
+    output: OutputSpec = OutputSpec()
     labels: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
     facts: dict[str, Any] = Field(default_factory=dict)
@@ -102,6 +135,7 @@ class Artifact(Document):
         artifact_kind: Literal["encoder", "model", "export"],
         format: str,
         input: InputSpec,
+        output: OutputSpec | None = None,
         labels: tuple[str, ...] = (),
         parents: tuple[str, ...] = (),
         facts: dict[str, Any] | None = None,
@@ -114,6 +148,7 @@ class Artifact(Document):
             files=hashes,
             seal=seal_of(hashes),
             input=input,
+            output=output or OutputSpec(),
             labels=labels,
             parents=parents,
             facts=facts or {},

@@ -1,0 +1,1 @@
+"""The search for a quantised file that holds its bound, and the gate that decides."""
