@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
 
+from edgessl.core.console import Reporter
+from edgessl.data.labelled import Labelled
 from edgessl.evaluation.answers import Answers, balanced_accuracy, top_k_accuracy
-from edgessl.evaluation.finetune import balanced_order
+from edgessl.evaluation.finetune import Lessons, balanced_order, finetune
 from edgessl.evaluation.knn import knn_predict
 from edgessl.evaluation.linear import fit_probe, pixels
+from edgessl.training.plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +122,28 @@ def test_balanced_sampling_draws_every_class_equally_often():
     rare = np.bincount(drawn[0], minlength=101)[99:]
     assert set(rare) <= {16, 17}  # both images of the rare class equally often
     assert (balanced_order(labels, 3) == drawn[3]).all()
+
+
+def test_a_short_training_leaves_no_initial_values_in_batch_norm():
+    """Stock MobileNetV3 averages over hundreds of steps; deployed after thirty, it must work."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8, momentum=0.001), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 2),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    images = rng.integers(100, 120, (64, 8, 8, 3)).astype(np.uint8)
+    images[labels == 1] += 100  # brighter
+
+    def views(batch, indices, epoch):
+        # far from zero mean, where BatchNorm's initial statistics are useless
+        return [batch.permute(0, 3, 1, 2).float()]
+
+    lessons = Lessons(Labelled(images, labels.astype(np.int64)), views)
+    plan = Plan(items=64, epochs=15, batch=32, learning_rate=1e-2, optimizer="adamw")
+    tuned = finetune(net, lessons, plan, reporter=Reporter(quiet=True), label="t")
+    with torch.no_grad():
+        logits = tuned(views(torch.from_numpy(images), None, 0)[0])
+    assert (logits.argmax(1).numpy() == labels).mean() == 1.0
+    assert tuned[1].momentum == 0.001
