@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgessl.core import errors, files
 from edgessl.core.errors import (
@@ -34,6 +34,7 @@ from edgessl.core.errors import (
     Interrupted,
     NativeCrash,
     OutOfMemory,
+    out_of_memory,
 )
 
 Task = Callable[[dict[str, Any]], dict[str, Any]]
@@ -41,6 +42,7 @@ Task = Callable[[dict[str, Any]], dict[str, Any]]
 PROGRAM = ("-m", "edgessl.stages.child")
 POLL_S = 0.05
 TAIL_LINES, TAIL_BYTES = 6, 8192
+LOG_MB = 64  # a library that prints without end would fill the disk
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -69,7 +71,8 @@ def run_child(
 
     Raises:
         NativeCrash: The child died from a signal.
-        ConversionFailed: It took too long, or failed with an error that is not ours.
+        ConversionFailed: It took too long, printed without end, or failed with an error that is
+            not ours.
         OutOfMemory: It passed ``memory_mb`` or could not allocate.
         Interrupted: This process was asked to stop.
         EdgeSSLError: What the task raised, as the same class.
@@ -91,7 +94,7 @@ def run_child(
                 start_new_session=True,  # its own process group, to be killed whole
             )
             try:
-                _wait(task, process, timeout_s, memory_mb)
+                _wait(task, process, timeout_s, memory_mb, lambda: _grown_mb(stream, start))
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
@@ -109,6 +112,7 @@ def serve(tasks: Mapping[str, Task], argv: Sequence[str]) -> int:
     path = Path(argv[1])
     order = json.loads(path.read_text())
     _die_with(order["parent"])
+    _leave_no_core_file()
     try:
         if order["task"] not in tasks:
             raise EdgeSSLError(f"no task '{order['task']}'; known: {', '.join(tasks)}")
@@ -127,8 +131,7 @@ def _explained(task: str, error: Exception) -> EdgeSSLError:
         return files.explain_os_error(error, Path(error.filename or tempfile.gettempdir()))
     # native libraries report on many lines; the message is one
     text = f"'{task}' failed: {type(error).__name__}: {' '.join(str(error).split())}"
-    # torch reports a failed allocation on the CPU as a plain RuntimeError
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    if out_of_memory(error):
         return OutOfMemory(text, hint="free memory or use a smaller model or input size")
     return ConversionFailed(text)
 
@@ -139,6 +142,14 @@ def _die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before the kernel was asked
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _leave_no_core_file() -> None:
+    """Keep a crash from writing memory, the user's images in it, to wherever we were started."""
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 @contextmanager
@@ -159,8 +170,9 @@ def _stoppable(task: str) -> Iterator[None]:
 
 
 def _wait(
-    task: str, process: subprocess.Popen[bytes], timeout_s: float, memory_mb: int | None
-) -> None:
+    task: str, process: subprocess.Popen[bytes], timeout_s: float, memory_mb: int | None,
+    printed_mb: Callable[[], float],
+) -> None:  # fmt: skip
     """Wait for the end of the process, or raise for the limit it passes."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -175,11 +187,18 @@ def _wait(
                 f"'{task}' took longer than {timeout_s:g} s and was stopped",
                 hint="run it again when the machine is less busy, or with a smaller model",
             )
+        if printed_mb() > LOG_MB:
+            raise ConversionFailed(f"'{task}' printed more than {LOG_MB} MiB and was stopped")
         if memory_mb is not None and (used := _resident_mb(process.pid)) > memory_mb:
             raise OutOfMemory(
                 f"'{task}' used {used:.0f} MiB of memory, the limit is {memory_mb} MiB",
                 hint="raise the limit, or use a smaller model or input size",
             )
+
+
+def _grown_mb(stream: BinaryIO, start: int) -> float:
+    """Return how much a file has grown since it had ``start`` bytes, in MiB."""
+    return (os.fstat(stream.fileno()).st_size - start) / 2**20
 
 
 def _resident_mb(pid: int) -> float:
@@ -195,7 +214,12 @@ def _answer(task: str, status: int, path: Path, tail: str) -> dict[str, Any]:
     """Return the child's result, or raise what ended it."""
     said = f"; it printed last: {tail}" if tail else ""
     if status < 0:
-        name = signal.Signals(-status).name
+        name = _signal_name(-status)
+        if name == "SIGABRT" and out_of_memory(RuntimeError(tail)):  # std::bad_alloc, uncaught
+            raise OutOfMemory(
+                f"'{task}' could not allocate memory{said}",
+                hint="free memory or use a smaller model or input size",
+            )
         killed = name == "SIGKILL"
         raise NativeCrash(
             f"'{task}' was ended by {name}, a crash in native code{said}"
@@ -213,6 +237,13 @@ def _answer(task: str, status: int, path: Path, tail: str) -> dict[str, Any]:
         return answer["result"]
     known = vars(errors).get(answer["error"]["type"], EdgeSSLError)
     raise known(answer["error"]["message"], hint=answer["error"]["hint"])
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
 
 
 def _tail(printed: Path, start: int) -> str:
