@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from report_study import study_run
+from report_exports import export_run
 
 from edgessl.report.html import write_report
 
@@ -89,7 +89,7 @@ async function measure(width) {
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    return write_report([study_run(folder / "fashion", samples=300)], folder / "report.html")
+    return write_report([export_run(folder / "fashion", samples=300)], folder / "report.html")
 
 
 def chromium(profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from report_exports import export_run
 from report_runs import Page
-from report_study import study_run
 
 from edgessl.report.html import write_report
 from edgessl.report.model_card import write_model_card
@@ -23,7 +23,7 @@ STRANGE = (
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return study_run(tmp_path_factory.mktemp("sound") / "run", ("1x",), samples=70)
+    return export_run(tmp_path_factory.mktemp("sound") / "run", samples=70)
 
 
 def files_of(run: Path) -> list[Path]:
@@ -68,7 +68,7 @@ def test_values_of_other_kinds_do_no_harm(sound: Path, tmp_path: Path, seed: int
         document = json.loads((run / name).read_text())
         kept = {key: document[key] for key in ("schema", "kind", "edgessl")}
         if name == "run.json":
-            document = {**_spoil(document, rng), **kept}
+            document = {key: _spoil(value, rng) for key, value in document.items()} | kept
         (run / name).write_text(json.dumps(document))
     written(run)
 

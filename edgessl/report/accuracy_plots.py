@@ -109,10 +109,11 @@ def _rows(group: Sequence[Point]) -> list[DotRow]:
 
 def _step_row(step: Step) -> DotRow:
     row = step.row
-    doubtful = step.verdict not in ("", "VALID")
+    doubtful = bool(step.doubt)
     frozen = row.metric != "top1"
     return DotRow(
-        label=step_name(row, short=True) + (f" ({step.verdict})" if doubtful else ""),
+        label=step_name(row, short=True, proof=step.proof)
+        + (f" ({step.doubt})" if doubtful else ""),
         text=formats.percent(row.value),
         value=100 * row.value,
         low=None if row.ci_low is None else 100 * row.ci_low,

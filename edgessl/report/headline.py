@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from edgessl.core.ledger import LedgerRow
 from edgessl.report.accuracy import Point, fold_choices
+from edgessl.report.exports import shipped_words
 from edgessl.report.findings import Findings
 from edgessl.report.formats import MISSING, budget, count, percent, percent_range, plural, size
 from edgessl.report.found import FoundArtifact
 from edgessl.report.judgement import Judgement, pixels_do_better
 from edgessl.report.latency import BenchView, best
+from edgessl.report.proofs import Proof
 from edgessl.report.read import Run
 from edgessl.report.variants import CHAIN, WEIGHTS, is_pretrained, name
 from edgessl.report.waterfall import Step
@@ -60,6 +62,7 @@ class Headline:
     made: str
     imgsz: str
     artifact: FoundArtifact | None
+    proof: Proof | None
     top1: TopOne
     trained_with: str
     view: BenchView | None
@@ -102,6 +105,7 @@ def headline(
     top1 = _top1(row, view, found, slim or "")
     judgement = _judgement(judgements, method, labels, slim or "")
     spec = artifact.artifact.input if artifact else None
+    proof = run.proof(artifact.artifact.seal) if artifact else None
     return Headline(
         title=encoder + (f" at {slim}" if slim else ""),
         encoder=encoder,
@@ -111,11 +115,12 @@ def headline(
         made=_made(method),
         imgsz=f"{spec.height} x {spec.width} px" if spec else MISSING,
         artifact=artifact,
+        proof=proof,
         top1=top1,
         trained_with=_trained_with(top1, labels, findings),
         view=view,
         judgement=judgement,
-        achievement=_achievement(run, top1, view, artifact),
+        achievement=_achievement(run, top1, view, artifact, proof),
         remarks=_remarks(run, found, judgement, labels, slim or "", findings),
     )
 
@@ -124,18 +129,26 @@ def _last_artifact(run: Run) -> FoundArtifact | None:
     order = {"export": 2, "model": 1, "encoder": 0}
     widest = next(iter(run.widths), "")
 
-    def rank(found: FoundArtifact) -> tuple[int, bool, bool]:
-        place = found.folder
+    def rank(found: FoundArtifact) -> tuple[int, bool, bool, bool, bool]:
+        place, proof = found.folder, run.proof(found.artifact.seal)
         named = place.split("/")[-1].split("-")[0]
-        return order[found.artifact.artifact_kind], named == widest, place.startswith("extract")
+        proven = proof is not None and proof.passed
+        asked = proof is not None and proof.quantised  # who asks for int8 ships it, once proven
+        kind = order[found.artifact.artifact_kind]
+        return kind, named == widest, proven, asked and proven, place.startswith("extract")
 
     return max(run.artifacts, key=rank, default=None)
 
 
 def _row_of(artifact: FoundArtifact | None, steps: Sequence[Step]) -> LedgerRow | None:
     seal = artifact.artifact.seal if artifact else None
-    rows = [step.row for step in steps]
-    return next((r for r in rows if seal and r.artifact_sha256 == seal), rows[-1] if rows else None)
+    own = next((s.row for s in steps if seal and s.row.artifact_sha256 == seal), None)
+    # a float32 file answers as any other of its net does; a quantised one only speaks for itself
+    others = [s.row for s in steps if s.row.quantize in (None, "none")]
+    asked = artifact.fact("quantize") if artifact else ""
+    if own is None and asked in ("", "none"):
+        return others[-1] if others else None
+    return own
 
 
 def _usual_budget(found: Sequence[Point]) -> int | None:
@@ -197,7 +210,11 @@ def _judgement(
 
 
 def _achievement(
-    run: Run, top1: TopOne, view: BenchView | None, artifact: FoundArtifact | None
+    run: Run,
+    top1: TopOne,
+    view: BenchView | None,
+    artifact: FoundArtifact | None,
+    proof: Proof | None,
 ) -> str:
     """Say in plain words what was achieved."""
     parts = []
@@ -217,6 +234,8 @@ def _achievement(
     parts.append(_speed(view, "there" if top1.measured_on else ""))
     if artifact and artifact.artifact.artifact_kind != "encoder":
         parts.append(f"The file takes {size(artifact.bytes)}.")
+    if proof and (proof.quantised or not proof.passed):
+        parts.append(shipped_words(proof))
     return " ".join(part for part in parts if part)
 
 

@@ -22,11 +22,13 @@ from edgessl.report.label_curve import label_curves
 from edgessl.report.latency import MEANINGS
 from edgessl.report.mistakes import ROOM, mistakes
 from edgessl.report.plot_lines import sample_mark
+from edgessl.report.proofs import SYMBOLS
 from edgessl.report.read import read_run
 from edgessl.report.summary import Summary, summarise
 from edgessl.report.tolerant import mapping
 from edgessl.report.tradeoff import accuracy_against_latency, compared_distributions
 from edgessl.report.training import training_curves
+from edgessl.report.tried import resize_rows
 from edgessl.report.variants import NAMES
 from edgessl.report.waterfall import agreements, doubts
 from edgessl.report.widths import widths_side_by_side
@@ -58,6 +60,7 @@ def write_report(run_folders: Sequence[Path], out: Path) -> Path:
         floors=PERCENTILE_FLOORS,
         sample_mark=sample_mark,
         names=NAMES,
+        symbols=SYMBOLS,
         fold_choices=FOLD_CHOICES,
         validation=summaries[0].findings.validation if len(summaries) == 1 else None,
         version=__version__,
@@ -105,6 +108,7 @@ def _context(summary: Summary, room: int) -> dict[str, Any]:
         "widths": widths_side_by_side(run, summary.points, summary.benches),
         "tradeoff": accuracy_against_latency(summary.benches),
         "distributions": compared_distributions(summary.benches),
+        "resizes": resize_rows(run.resizes),
         "mistakes": {m.width: m for m in mistakes(run, room)},
         "recalls_shown": RECALLS_SHOWN,
         "pretrain_curves": training_curves(run.pretrainings, "Pretraining"),

@@ -10,9 +10,11 @@ from markupsafe import Markup
 
 from edgessl.core.measurement import PERCENTILE_FLOORS, VERDICT_ORDER, Latency
 from edgessl.core.statistics import percentile_interval
+from edgessl.report.exports import file_title
 from edgessl.report.formats import MISSING, count, flatten, milliseconds, percent, plural, tiny
 from edgessl.report.found import HEADLINE_PARTS, FoundBench
 from edgessl.report.plot_samples import group_size, histogram, time_order
+from edgessl.report.proofs import Proof
 from edgessl.report.read import Run
 from edgessl.report.tolerant import first_text, width_number, width_text
 from edgessl.report.variants import NAMES
@@ -60,11 +62,28 @@ class BenchView:
     device: str
     runtime: str
     verdict: str
-    symbol: str
     withheld: bool
     parts: list[PartView]
+    outcome: str = ""  # what is proven of the file; empty where this run does not hold it
     pictures: list[tuple[Markup, str]] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def proven(self) -> bool:
+        """Whether nothing speaks against shipping the file."""
+        return self.outcome in ("", "PASS")
+
+    @property
+    def symbol(self) -> str:
+        """The mark before the verdict: a tick only where the file is proven, too."""
+        mark = SYMBOLS.get(self.verdict, "!")
+        return "" if mark == "✓" and not self.proven else mark
+
+    @property
+    def doubt(self) -> str:
+        """What a reader must know beside a figure in a plot; empty for a sound one."""
+        verdict = "" if self.verdict == "VALID" else self.verdict
+        return ", ".join(word for word in (verdict, "" if self.proven else self.outcome) if word)
 
     @property
     def reasons(self) -> list[str]:
@@ -98,19 +117,20 @@ def bench_views(run: Run) -> list[BenchView]:
             b.folder,
         ),
     )
-    return [_view(bench) for bench in benches]
+    return [_view(bench, run.proof(bench.seal)) for bench in benches]
 
 
 def best(views: Sequence[BenchView], width: str = "") -> BenchView | None:
     """Choose the bench for the headline: VALID and measured, a board before the workstation.
 
-    Benches of ``width`` come before others.
+    Benches of ``width`` come before others, and those of files that are proven.
     """
 
-    def rank(view: BenchView) -> tuple[bool, bool, bool, bool, float]:
+    def rank(view: BenchView) -> tuple[bool, bool, bool, bool, bool, float]:
         latency = headline_latency(view.bench)
         return (
             view.width != width,
+            not view.proven,
             view.verdict != "VALID",
             view.bench.result.result_kind != "measured",
             view.bench.on_workstation,
@@ -120,14 +140,14 @@ def best(views: Sequence[BenchView], width: str = "") -> BenchView | None:
     return min(views, key=rank, default=None)
 
 
-def _view(bench: FoundBench) -> BenchView:
+def _view(bench: FoundBench, proof: Proof | None) -> BenchView:
     result = bench.result
     withheld = result.verdict == "WRONG_ANSWERS"
     target = bench.model_fact("target") or bench.model_fact("format")
     precision, width = bench.model_fact("quantize"), width_text(bench.model_fact("width"))
     title = NAMES.get(target, target) or bench.folder.split("/")[-1]
     title += f" {precision}" if precision not in ("", "none") else ""
-    title += f", {width}" if width else ""
+    title = file_title(proof) if proof else title + (f", {width}" if width else "")
     parts = [
         _part(name, result.latency_ms[name], bench.samples.get(name, ()), withheld)
         for name in sorted(result.latency_ms, key=_part_order)
@@ -139,9 +159,9 @@ def _view(bench: FoundBench) -> BenchView:
         device=first_text(result.device, "board", "cpu") or bench.device,
         runtime=_runtime(result.runtime),
         verdict=result.verdict,
-        symbol=SYMBOLS.get(result.verdict, "!"),
         withheld=withheld,
         parts=parts,
+        outcome=proof.outcome if proof else "" if precision in ("", "none") else "NOT PROVEN",
         pictures=[] if withheld else _pictures(bench, title),
         facts=_facts(bench, withheld),
     )

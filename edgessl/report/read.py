@@ -12,6 +12,7 @@ from edgessl.core import files, runs
 from edgessl.core.errors import FileInvalid
 from edgessl.core.ledger import Ledger, LedgerRow
 from edgessl.report.found import FoundArtifact, FoundBench, artifacts_in, benches_in
+from edgessl.report.proofs import Proof, Resizes, proofs_of, resizes_of
 from edgessl.report.tolerant import (
     Notes,
     first_text,
@@ -52,6 +53,8 @@ class Run:
     folder: Path
     rows: tuple[LedgerRow, ...]
     artifacts: tuple[FoundArtifact, ...]
+    proofs: tuple[Proof, ...]
+    resizes: Resizes | None
     benches: tuple[FoundBench, ...]
     pretrainings: tuple[Log, ...]
     finetunings: tuple[Log, ...]
@@ -85,6 +88,10 @@ class Run:
         """Return the artifact with this seal."""
         return next((a for a in self.artifacts if a.artifact.seal == seal), None) if seal else None
 
+    def proof(self, seal: str | None) -> Proof | None:
+        """Return what is proven of the exported file with this seal."""
+        return next((p for p in self.proofs if p.seal == seal), None) if seal else None
+
     def setting(self, section: str, *names: str) -> str:
         """Return the first of ``names`` in a recipe section, as text; empty when absent."""
         return first_text(mapping(self.recipe.get(section)), *names)
@@ -103,11 +110,14 @@ def read_run(folder: Path) -> Run:
     facts = _run_facts(folder)
     notes = Notes(folder)
     recipe_text = text_of(folder / "recipe.yaml")
+    artifacts = tuple(artifacts_in(folder, notes))
     return Run(
         name=folder.resolve().name,
         folder=folder,
         rows=_rows(folder, notes),
-        artifacts=tuple(artifacts_in(folder, notes)),
+        artifacts=artifacts,
+        proofs=tuple(proofs_of(folder, artifacts, notes)),
+        resizes=resizes_of(folder, notes),
         benches=tuple(benches_in(folder, notes)),
         pretrainings=tuple(_pretrainings(folder, notes)),
         finetunings=tuple(_finetunings(folder, notes)),

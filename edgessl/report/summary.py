@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgessl.report.accuracy import Point, accuracy_points, fold_choices
 from edgessl.report.answers import Answers, answers
+from edgessl.report.exports import ExportView, export_views, file_title, proof_remarks
 from edgessl.report.findings import Findings, find_out
 from edgessl.report.headline import Headline, Remark, headline
 from edgessl.report.judgement import Judgement, judge_pretraining
@@ -28,6 +29,7 @@ class Summary:
     tables: list[LabelTable]
     steps: list[Step]
     benches: list[BenchView]
+    exports: list[ExportView]
     answers: list[Answers]
     findings: Findings
     watched: list[Watched]
@@ -49,12 +51,14 @@ def summarise(run: Run) -> Summary:
     """Derive everything that is shown from the files of a run."""
     points = accuracy_points(run.rows)
     judgements = judge_pretraining(points)
-    views = bench_views(run)
+    views, exports = bench_views(run), export_views(run)
     steps = waterfall(run)
     findings = find_out(run)
     monitors = watched(run.pretrainings)
     tables = label_tables(run, points, judgements)
     head = headline(run, steps, views, points, judgements, findings)
+    told = proof_remarks(exports, head.artifact)
+    head.remarks.extend(Remark(text, care=True) for text in told)
     head.remarks.extend(Remark(text, care=True) for text in alarm_text(monitors))
     missing = [
         *_unmeasured_speed(run, views),
@@ -69,6 +73,7 @@ def summarise(run: Run) -> Summary:
         tables=tables,
         steps=steps,
         benches=views,
+        exports=exports,
         answers=answers(run),
         findings=findings,
         watched=monitors,
@@ -124,9 +129,17 @@ def _unmeasured_training(
 
 def _unmeasured_files(run: Run, findings: Findings) -> list[str]:
     found = []
-    quantized = [r for r in run.rows if r.stage == "export" and r.quantize not in (None, "none")]
-    if not quantized:
+    if not any(proof.quantised for proof in run.proofs):
         found.append("Quantised files: only float32 was exported or nothing was.")
+    found += [
+        f"Whether {file_title(proof)} keeps its accuracy: the images could not decide."
+        for proof in run.proofs
+        if proof.outcome == "INCONCLUSIVE"
+    ]
+    if any(proof.target == "tensorrt" for proof in run.proofs):
+        found.append(
+            "TensorRT: the file ran with ONNX Runtime only; the engine is built on the board."
+        )
     if not run.equivalences:
         found.append("That the extracted net equals the slice: there is no equivalence.json.")
     if not findings.recorded:

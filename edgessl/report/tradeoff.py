@@ -21,7 +21,7 @@ class TradeOff:
     """Accuracy against latency; ``key`` names the letters where there are any."""
 
     picture: Markup
-    key: list[tuple[str, str, str, str, str]]
+    key: list[tuple[str, str, str, str, BenchView]]
     note: str
 
 
@@ -36,7 +36,7 @@ def accuracy_against_latency(views: Sequence[BenchView]) -> TradeOff | None:
             continue
         tag = f", {view.device}, {view.runtime}" if titles.count(view.title) > 1 else ""
         label = f"{view.title}{tag}"
-        doubt = "" if view.verdict == "VALID" else f" ({view.verdict})"
+        doubt = f" ({view.doubt})" if view.doubt else ""
         marks.append(
             Mark(
                 label=f"{label}{doubt}",
@@ -46,12 +46,12 @@ def accuracy_against_latency(views: Sequence[BenchView]) -> TradeOff | None:
                 x_high=latency.ci_high,
                 y_low=100 * accuracy.ci_low,
                 y_high=100 * accuracy.ci_high,
-                solid=view.verdict == "VALID",
+                solid=not view.doubt,
                 shape=SHAPES[widths.index(view.width) % len(SHAPES)],
             )
         )
         top1 = f"{percent(accuracy.top1)} {percent_range(accuracy.ci_low, accuracy.ci_high)}"
-        key.append((letter(len(key)), label, milliseconds(latency.p50), top1, view.verdict))
+        key.append((letter(len(key)), label, milliseconds(latency.p50), top1, view))
     if not marks:
         return None
     picture, lettered = scatter(
@@ -90,10 +90,10 @@ def compared_distributions(views: Sequence[BenchView]) -> tuple[Markup, str] | N
         rows.append(
             Distribution(
                 label=f"{view.title}{where}{f', {view.runtime}' if twice else ''}",
-                text=f"{figure} {view.verdict}",
+                text=f"{figure} {view.doubt or view.verdict}",
                 samples=samples,
                 percentiles=allowed,
-                solid=view.verdict == "VALID",
+                solid=not view.doubt,
             )
         )
     if len(rows) < 2:

@@ -16,7 +16,8 @@ NAMES = {
     "pixels": "Raw pixels", "scratch": "From scratch", "imagenet": "ImageNet weights",
     "sacl-xd": "SACL+XD", "sacl": "SACL", "xd": "XD", "barlow": "Barlow Twins",
     "moco-v2": "MoCo v2", "seed": "SEED", "vicreg": "VICReg", "onnx": "ONNX",
-    "openvino": "OpenVINO", "tflite": "TFLite", "pytorch": "PyTorch", "safetensors": "PyTorch",
+    "openvino": "OpenVINO", "tflite": "TFLite", "tensorrt": "TensorRT",
+    "pytorch": "PyTorch", "safetensors": "PyTorch",
 }  # fmt: skip
 PROTOCOLS = {"linear_top1": "linear probe", "knn_top1": "kNN", "top1": "fine-tuned"}
 BALANCED = {"balanced_top1": "top1", "linear_balanced": "linear_top1"}

@@ -10,6 +10,7 @@ from edgessl.core.ledger import LedgerRow
 from edgessl.report.formats import MISSING, plain, points, points_range, tiny
 from edgessl.report.found import FoundBench
 from edgessl.report.paired import Paired, paired_answers
+from edgessl.report.proofs import Proof
 from edgessl.report.read import Run
 from edgessl.report.tolerant import first_text, width_number
 from edgessl.report.variants import CHAIN, NAMES
@@ -19,7 +20,8 @@ from edgessl.report.variants import CHAIN, NAMES
 class Step:
     """One row of the waterfall; ``before`` is what its difference is to.
 
-    ``gain`` is a difference without an interval, where the answers of one side were not kept.
+    ``gain`` is a difference without an interval, where the answers of one side were not kept;
+    ``proof`` says what is proven of the file.
     """
 
     label: str
@@ -33,6 +35,22 @@ class Step:
     parity_passed: bool | None
     verdict: str
     gain: float | None = None
+    proof: Proof | None = None
+
+    @property
+    def outcome(self) -> str:
+        """The outcome of a quantised file, or of one that is not proven; else empty."""
+        known = self.proof is not None and (self.proof.quantised or not self.proof.passed)
+        if self.proof is not None and known:
+            return self.proof.outcome
+        unknown = self.proof is None and self.row.stage in ("export", "bench")
+        return "NOT PROVEN" if unknown and self.row.quantize not in (None, "none") else ""
+
+    @property
+    def doubt(self) -> str:
+        """What a reader must know beside the figure; empty for a sound one."""
+        words = ("" if self.verdict == "VALID" else self.verdict, self.outcome)
+        return ", ".join(word for word in words if word not in ("", "PASS"))
 
     @property
     def difference(self) -> str:
@@ -129,14 +147,16 @@ def benches_of(row: LedgerRow, run: Run) -> list[FoundBench]:
     return sorted(found, key=lambda b: first_text(b.result.run, "finished"), reverse=True)
 
 
-def step_name(row: LedgerRow, *, short: bool = False) -> str:
+def step_name(row: LedgerRow, *, short: bool = False, proof: Proof | None = None) -> str:
     """Name what a row measured: ``Extracted net, 1x`` or ``ONNX int8, 1x, on the device``.
 
-    ``short`` leaves out the width and names the device: ``ONNX int8 on pi5``.
+    ``short`` leaves out the width and names the device: ``ONNX int8 on pi5``. ``proof`` knows
+    the precision that was chosen.
     """
     width = f", {row.width}" if row.width and not short else ""
     target = NAMES.get(row.target or "", row.target or "file")
-    precision = "" if row.quantize in (None, "none") else f" {row.quantize}"
+    told = proof.precision if proof else row.quantize
+    precision = "" if told in (None, "", "none") else f" {told}"
     if row.stage == "extract":
         return f"Extracted net{width}"
     if row.stage == "export":
@@ -159,17 +179,19 @@ def _step(row: LedgerRow, known: dict[str, LedgerRow], run: Run) -> Step:
     agreed = [b.result.accuracy.agreement for b in benches if b.result.accuracy]
     agreed += [check.agreement for check in checks if check.level != "golden"]
     worst = max(checks, key=lambda check: check.max_abs, default=None)
+    proof = run.proof(row.artifact_sha256)
     return Step(
-        label=step_name(row),
+        label=step_name(row, proof=proof),
         where="" if row.where == "workstation" else row.where,
         row=row,
         before=before,
-        against=step_name(before) if before else "",
+        against=step_name(before, proof=run.proof(before.artifact_sha256)) if before else "",
         paired=_paired(before, row, run) if before else None,
         agreement=agreed[0] if agreement is None and agreed else agreement,
         parity=f"max |Δ| {tiny(worst.max_abs)}, cosine {worst.cosine:.6f}" if worst else "",
         parity_passed=all(check.passed for check in checks) if checks else None,
         verdict=benches[0].result.verdict if benches else "",
+        proof=proof,
     )
 
 

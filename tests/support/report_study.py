@@ -12,6 +12,7 @@ from report_runs import artifact_in, bench, share
 from edgessl.core import files
 from edgessl.core.artifact import Artifact, InputSpec
 from edgessl.core.ledger import Ledger, LedgerRow
+from edgessl.core.measurement import ParityCheck
 from edgessl.core.statistics import student_t_interval, wilson
 
 NAMES = (
@@ -180,6 +181,16 @@ def mistakes_file(folder: Path, side: int, names: int, count: int = 24) -> None:
     )
 
 
+def parity(folder: Path, seal: str, passed: bool = True) -> None:
+    """Write parity.json of a float32 file."""
+    check = ParityCheck(
+        level="tensors", n=TEST, max_abs=2.1e-6 if passed else 0.4, tolerance=1e-3,
+        cosine=0.99999998, agreement=1.0, passed=passed,
+    )  # fmt: skip
+    body = {"seal": seal, "checks": [check.model_dump(mode="json", by_alias=True)]}
+    files.write_json(folder / "parity.json", "parity", body)
+
+
 def data_json(folder: Path, names: tuple[str, ...], **changes: object) -> None:
     """Write the findings of the data stage."""
     sizes = {"min": [28, 28], "median": [28, 28], "max": [28, 28]}
@@ -253,6 +264,7 @@ def study_run(folder: Path, widths: tuple[str, ...] = ("1x", "0.5x"), samples: i
                 folder / "export" / name, "export", target, round(4e4 * number), (net.seal,),
                 imgsz=28, labels=NAMES, architecture="mobilenet_v2", width=number,
             )  # fmt: skip
+            parity(folder / "export" / name, made.seal)
             where = {"target": target, "quantize": "none", "artifact_sha256": made.seal}
             rows.append(
                 LedgerRow(
