@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_exports import export_run, gate
+from report_exports import candidate, export_run, gate, search
 from report_runs import Page, begun
-from report_study import study_run
+from report_study import parity, study_run
 
 from edgessl.core import files
 from edgessl.core.artifact import Artifact, InputSpec, OutputSpec, Quantized
@@ -177,13 +177,52 @@ def test_a_file_that_was_changed_after_its_gate_is_not_proven(tmp_path: Path) ->
     assert "changed after they were sealed" in proof.why
 
 
+@pytest.mark.parametrize(
+    ("agreement", "passed", "outcome", "said"),
+    [
+        (0.999, True, "PASS", ""),
+        (0.985, True, "FAIL", "another answer on more than 1.0%"),
+        (0.999, False, "FAIL", "logits differ"),
+    ],
+)
+def test_fp16_is_judged_by_its_parity(
+    tmp_path: Path, agreement: float, passed: bool, outcome: str, said: str
+) -> None:
+    run = begun(tmp_path / "run")
+    folder = run / "export" / "1x-onnx-fp16"
+    seal = quantised(folder, facts={"target": "onnx", "quantize": "fp16", "width": 1.0}).seal
+    parity(folder, seal, passed)
+    check = json.loads((folder / "parity.json").read_text())["checks"][0]
+    changed(folder / "parity.json", checks=[check | {"agreement": agreement}])
+    proof, _ = proof_at(run, "1x-onnx-fp16")
+    assert proof.outcome == outcome
+    assert said in proof.why
+    (view,) = export_views(read_run(run))
+    assert view.precision == "fp16"
+
+
+def test_where_nothing_could_be_made_the_tries_are_shown(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    none = dict.fromkeys(("n", "agreement", "kl", "shift", "snr_db", "bytes", "ms", "ratio"))
+    tries = [candidate("int8, minmax", holds=False, error="signal 11 (SIGSEGV)", **none)]
+    body = search("", "", *tries) | {"chosen": None}
+    files.write_json(run / "export/0.5x-tflite-int8/search.json", "quantization-search", body)
+    page = Page(write_report([run], tmp_path / "r.html").read_text())
+    assert "No int8 file was written: none of the files that were tried is worth having." in (
+        page.text
+    )
+    assert "TFLite,0.5xint8✕FAILnofile" in "".join(packed(page))
+    assert "failed: signal 11 (SIGSEGV)" in page.text
+    assert "| TFLite, 0.5x | int8 | FAIL | no file |" in write_model_card(run, tmp_path).read_text()
+
+
 def quantised(folder: Path, spec: InputSpec | None = None, **changes: Any) -> Artifact:
     """Seal a file of random content as an export."""
     files.write_bytes(folder / "model.onnx", b"\x08" * 100)
     return Artifact.sealed(
         folder, ["model.onnx"], artifact_kind="export", format="onnx",
         input=spec or InputSpec.square(32), labels=("a", "b"),
-        facts={"target": "onnx", "quantize": "int8", "width": 1.0}, **changes,
+        **({"facts": {"target": "onnx", "quantize": "int8", "width": 1.0}} | changes),
     )  # fmt: skip
 
 
@@ -276,9 +315,9 @@ def test_a_run_without_exports_has_no_section(tmp_path: Path) -> None:
 
 def test_float_files_alone_are_listed_with_what_their_parity_proves(tmp_path: Path) -> None:
     run = study_run(tmp_path / "run", ("1x",), samples=70)
-    parity = run / "export" / "1x-tflite-none" / "parity.json"
-    check = json.loads(parity.read_text())["checks"][0]
-    changed(parity, checks=[check | {"pass": False, "max_abs": 0.4}])
+    path = run / "export" / "1x-tflite-none" / "parity.json"
+    check = json.loads(path.read_text())["checks"][0]
+    changed(path, checks=[check | {"pass": False, "max_abs": 0.4}])
     page = Page(write_report([run], tmp_path / "r.html").read_text())
     assert any(row.startswith("ONNX,1xfloat32✓PASS") for row in packed(page))
     assert any(row.startswith("TFLite,1xfloat32✕FAIL") for row in packed(page))

@@ -94,14 +94,14 @@ def export_views(run: Run) -> list[ExportView]:
     return [_view(proof, _sibling(proof, run)) for proof in sorted(run.proofs, key=place)]
 
 
-def _sibling(proof: Proof, run: Run) -> FoundArtifact | None:
+def _sibling(proof: Proof, run: Run) -> Proof | None:
     """Return the float32 file that a quantised one was made of."""
     same = (proof.width, proof.target)
     floats = [p for p in run.proofs if not p.quantised and (p.width, p.target) == same]
-    return floats[0].artifact if floats and proof.quantised else None
+    return floats[0] if floats and proof.quantised else None
 
 
-def _view(proof: Proof, sibling: FoundArtifact | None) -> ExportView:
+def _view(proof: Proof, sibling: Proof | None) -> ExportView:
     gate, search = proof.gate, proof.search
     choice = search.choice if search else None
     speed, slower = _speed(proof.chosen, choice)
@@ -110,8 +110,8 @@ def _view(proof: Proof, sibling: FoundArtifact | None) -> ExportView:
         proof=proof,
         title=file_title(proof),
         precision=_precision(proof),
-        size=size(proof.artifact.bytes),
-        beside=_beside(proof.artifact, sibling),
+        size=size(proof.bytes) if proof.artifact else "no file",
+        beside=_beside(proof, sibling),
         agreement=agreement,
         agreement_about=about,
         drop=_drop(gate),
@@ -140,17 +140,16 @@ def _precision(proof: Proof) -> str:
     return text
 
 
-def _beside(artifact: FoundArtifact, sibling: FoundArtifact | None) -> str:
-    if sibling is None or not sibling.bytes:
+def _beside(proof: Proof, sibling: Proof | None) -> str:
+    if sibling is None or not sibling.bytes or not proof.bytes:
         return ""
-    return f"{100 * artifact.bytes / sibling.bytes:.0f}% of float32"
+    return f"{100 * proof.bytes / sibling.bytes:.0f}% of float32"
 
 
 def _agreement(proof: Proof) -> tuple[str, str]:
     if proof.gate is not None:
         return percent(proof.gate.agreement), f"{count(proof.gate.n)} images"
-    check = max(proof.artifact.parity, key=lambda c: c.max_abs, default=None)
-    if check is None:
+    if (check := proof.parity) is None:
         return MISSING, ""
     return percent(check.agreement), f"{count(check.n)} images"
 
@@ -179,6 +178,8 @@ def _speed(precision: str, choice: Candidate | None) -> tuple[str, bool]:
 
 
 def _sentence(proof: Proof) -> str:
+    if proof.artifact is None:
+        return f"No {proof.asked} file was written: {proof.why}."
     if proof.outcome == "NOT PROVEN":
         return f"{JUDGED['NOT PROVEN']}: {proof.why}."
     if proof.why:

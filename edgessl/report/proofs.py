@@ -1,7 +1,7 @@
 """What is proven of each exported file: its gate, the search behind it, its layers.
 
-A file that was quantised is judged by ``gate.json``, a float32 file by its parity. A record that
-names another seal, or files that were altered since, prove nothing.
+A file that was quantised is judged by ``gate.json``, a float32 or fp16 file by its parity. A record
+that names another seal, or files that were altered since, prove nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
+from edgessl.core.artifact import DOCUMENTS
+from edgessl.core.measurement import ParityCheck
+from edgessl.report.formats import percent
 from edgessl.report.found import FoundArtifact, first_error
 from edgessl.report.records import (
     Candidate,
@@ -24,11 +27,12 @@ from edgessl.report.records import (
     Search,
     Sensitivity,
 )
-from edgessl.report.tolerant import Notes, json_object, mapping
+from edgessl.report.tolerant import Notes, first_text, json_object, mapping
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "NOT PROVEN"]
 # in the words of the page; only what passed gets a tick
 SYMBOLS: dict[str, str] = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "NOT PROVEN": "!"}
+FP16_AGREEMENT = 0.99  # what the export stage asks of fp16, which has no gate
 
 R = TypeVar("R", bound=Record)
 # lists whose members are read one by one, so that an odd one does not hide the others
@@ -42,11 +46,13 @@ MEMBERS: dict[type[Record], tuple[str, type[Record]]] = {
 class Proof:
     """One exported file with all that was recorded about its answers.
 
-    ``asked`` is the precision that was asked for, ``chosen`` the one the file has. ``why`` says
-    what is missing when nothing is proven.
+    ``artifact`` is None where nothing that was tried was worth a file. ``asked`` is the precision
+    that was asked for, ``chosen`` the one the file has. ``why`` says what is missing when nothing
+    is proven.
     """
 
-    artifact: FoundArtifact
+    folder: str
+    artifact: FoundArtifact | None
     width: str
     target: str
     asked: str
@@ -57,14 +63,20 @@ class Proof:
     sensitivity: Sensitivity | None = None
 
     @property
-    def folder(self) -> str:
-        """Where it lies, from the run folder on."""
-        return self.artifact.folder
+    def seal(self) -> str:
+        """The seal of the file; empty without one."""
+        return self.artifact.artifact.seal if self.artifact else ""
 
     @property
-    def seal(self) -> str:
-        """The seal of the file."""
-        return self.artifact.artifact.seal
+    def bytes(self) -> int:
+        """Size of its files together."""
+        return self.artifact.bytes if self.artifact else 0
+
+    @property
+    def parity(self) -> ParityCheck | None:
+        """The comparison with PyTorch that came out worst."""
+        checks = self.artifact.parity if self.artifact else ()
+        return max(checks, key=lambda check: check.max_abs, default=None)
 
     @property
     def quantised(self) -> bool:
@@ -78,9 +90,11 @@ class Proof:
 
     @property
     def chosen(self) -> str:
-        """The precision of the file; that asked for when the search does not say."""
+        """The precision of the file; that asked for where nothing says another."""
         choice = self.search.choice if self.search else None
-        return choice.scheme.precision if choice else self.asked
+        facts = self.artifact.artifact.facts if self.artifact else {}
+        told = first_text(mapping(facts.get("scheme")), "precision") or self.asked
+        return choice.scheme.precision if choice else told
 
     @property
     def fell_back(self) -> bool:
@@ -97,18 +111,18 @@ class Proof:
 
 
 def proofs_of(folder: Path, artifacts: Sequence[FoundArtifact], notes: Notes) -> Iterator[Proof]:
-    """Yield what is proven of every exported file of a run, in the order of the artifacts."""
+    """Yield what is proven of every exported file of a run, and what could not be made."""
     for found in artifacts:
         if found.artifact.artifact_kind != "export":
             continue
         place = folder / found.folder
-        width, _, rest = place.name.partition("-")
-        target, _, precision = rest.rpartition("-")
+        width, target, precision = _named(place)
         asked = found.fact("quantize") or precision or "none"
         seal = found.artifact.seal
         gate = _record(Gate, place / "gate.json", notes, seal)
         outcome, why = _judged(found, asked, gate)
         yield Proof(
+            folder=found.folder,
             artifact=found,
             width=found.width("width") or width,
             target=found.fact("target") or target or found.artifact.format,
@@ -119,6 +133,22 @@ def proofs_of(folder: Path, artifacts: Sequence[FoundArtifact], notes: Notes) ->
             search=_record(Search, place / "search.json", notes, seal),
             sensitivity=_record(Sensitivity, place / "sensitivity.json", notes, seal),
         )
+    for path in sorted(folder.glob("export/*/search.json")):
+        search = None
+        if not (path.parent / DOCUMENTS["export"]).exists():
+            search = _record(Search, path, notes)
+        if search is not None:
+            width, target, precision = _named(path.parent)
+            yield Proof(
+                folder=path.parent.relative_to(folder).as_posix(),
+                artifact=None,
+                width=width,
+                target=target,
+                asked=search.asked or precision,
+                outcome="FAIL",
+                why="none of the files that were tried is worth having",
+                search=search,
+            )
 
 
 def resizes_of(folder: Path, notes: Notes) -> Resizes | None:
@@ -126,17 +156,26 @@ def resizes_of(folder: Path, notes: Notes) -> Resizes | None:
     return _record(Resizes, folder / "resizes.json", notes)
 
 
+def _named(folder: Path) -> tuple[str, str, str]:
+    """Return (width, target, precision) from the name of an export folder."""
+    width, _, rest = folder.name.partition("-")
+    target, _, precision = rest.rpartition("-")
+    return width, target or rest, precision if target else "none"
+
+
 def _judged(found: FoundArtifact, asked: str, gate: Gate | None) -> tuple[Outcome, str]:
     if found.problem:
         return "NOT PROVEN", "its files were changed after they were sealed"
     if gate is not None:
         return gate.outcome, ""
-    if asked != "none":
+    if not all(check.passed for check in found.parity):
+        return "FAIL", "its logits differ from PyTorch by more than is allowed"
+    if asked not in ("none", "fp16"):
         return "NOT PROVEN", "there is no gate.json for this file"
     if not found.parity:
         return "NOT PROVEN", "there is no parity.json for this file"
-    if not all(check.passed for check in found.parity):
-        return "FAIL", "its logits differ from PyTorch by more than is allowed"
+    if asked == "fp16" and min(check.agreement for check in found.parity) < FP16_AGREEMENT:
+        return "FAIL", f"it gives another answer on more than {percent(1 - FP16_AGREEMENT)}"
     return "PASS", ""
 
 

@@ -124,6 +124,7 @@ class Selection(Record):
     """The images that the choice was made on."""
 
     n: Count = 0
+    labelled: Count = 0
     images: tuple[Images, ...] = ()
 
 

@@ -49,9 +49,11 @@ class CandidateView:
 
 def selection_words(search: Search) -> str:
     """Say which images the choice was made on."""
-    split = images_words(search.selection.images) if search.selection.images else ""
-    n = search.selection.n
-    split = split or (plural(n, "image") if n else "images that are not recorded")
+    chosen_on = search.selection
+    split = images_words(chosen_on.images) if chosen_on.images else "images that are not recorded"
+    if chosen_on.n and not chosen_on.images:
+        labels = f", {count(chosen_on.labelled)} of them with labels" if chosen_on.labelled else ""
+        split = f"{plural(chosen_on.n, 'image')}{labels}"
     return (
         f"The choice was made on a selection split of {split}: neither calibration images nor "
         "those that the outcome is measured on."

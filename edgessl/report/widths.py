@@ -39,7 +39,7 @@ def widths_side_by_side(
 def _row(run: Run, width: str, found: Sequence[Point], views: Sequence[BenchView]) -> WidthRow:
     net = next((a for a in run.artifacts if a.folder == f"extract/{width}"), None)
     proven = [p for p in run.proofs if p.width == width and p.passed]
-    smallest = min(proven, key=lambda p: p.artifact.bytes, default=None)
+    smallest = min(proven, key=lambda p: p.bytes, default=None)
     row = next(
         (r for r in run.rows if (r.stage, r.width, r.metric) == ("extract", width, "top1")), None
     )
@@ -56,7 +56,7 @@ def _row(run: Run, width: str, found: Sequence[Point], views: Sequence[BenchView
         width=width,
         parameters=_millions(net, "parameters"),
         macs=_millions(net, "macs"),
-        file=f"{size(smallest.artifact.bytes)}, {file_title(smallest)}" if smallest else MISSING,
+        file=f"{size(smallest.bytes)}, {file_title(smallest)}" if smallest else MISSING,
         top1=percent(figure[0]) if figure else MISSING,
         interval=percent_range(figure[1], figure[2]) if figure else "",
         about=about,

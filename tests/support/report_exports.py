@@ -52,7 +52,7 @@ def search(seal: str, chosen: str, *candidates: dict[str, Any]) -> dict[str, Any
     """Body of a search.json."""
     return {
         "seal": seal, "asked": "int8", "chosen": chosen,
-        "selection": {"n": 600, "images": [{"name": "validation", "n": 600, "labelled": 600}]},
+        "selection": {"n": 600, "labelled": 600},
         "float": {"bytes": FLOAT_BYTES, "ms": 0.98}, "candidates": list(candidates),
     }  # fmt: skip
 
