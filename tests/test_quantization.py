@@ -30,6 +30,7 @@ from edgessl.quantization.sensitivity import (
     file_error,
     most_sensitive,
     record,
+    to_keep_in_float,
 )
 from edgessl.quantization.simulate import (
     Range,
@@ -241,6 +242,9 @@ def test_the_trapped_layer_is_found_and_mended_by_keeping_it_in_float(network, t
     (worst,) = most_sensitive(rows, 1)
     place = max(places(network), key=lambda one: (one.depthwise, one.channels))
     assert (worst,) == place.readers
+    # its feeder is the convolution of the BatchNorm that was scaled
+    (feeder,) = (name.removesuffix("4") + "3" for name in place.writers)
+    assert to_keep_in_float(rows, trapped)[0] == (worst, feeder)
     others = [row for row in rows if row.module != worst]
     assert max(row.alone_kl for row in others) < 0.01
     assert min(row.alone_snr_db for row in others) > 25
