@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgessl.core.archives import read_npz
 from edgessl.core.artifact import Artifact
 from edgessl.core.errors import DataInvalid, FileInvalid
 from edgessl.core.images import images_sha256
@@ -42,17 +42,21 @@ class Pack:
             DataInvalid: Not a pack, empty, or of another image size.
         """
         try:
-            arrays = _arrays(path)
-            images, labels, names = (arrays[n] for n in ("images", "labels", "sha256"))
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise DataInvalid(f"{path} is not an evaluation pack: {error}") from error
-        reference, n = arrays.get("reference"), len(images)
+            arrays = read_npz(path, ("images", "labels", "sha256"), optional=("reference",))
+        except FileInvalid as error:
+            message = f"{path} is not an evaluation pack: {error.message}"
+            raise DataInvalid(message, hint=error.hint) from error
+        images, labels, names = (arrays[name] for name in ("images", "labels", "sha256"))
+        reference, n = arrays.get("reference"), len(images) if images.ndim else 0
         if images.dtype != np.uint8 or images.shape != (n, height, width, 3) or n == 0:
             raise DataInvalid(
                 f"{path} holds {images.dtype} {images.shape}, the artifact takes uint8 images of "
                 f"{height} x {width} x 3",
                 hint="make the pack with the input contract of the artifact",
             )
+        plain = _is(labels, 1, "iu") and _is(names, 1, "U")
+        if not plain or not (reference is None or _is(reference, 2, "f")):
+            raise DataInvalid(f"{path} holds labels, names or a reference of another type or rank")
         lengths = {len(labels), len(names), n if reference is None else len(reference)}
         if lengths != {n}:
             raise DataInvalid(f"{path}: {n} images, but other arrays have {sorted(lengths)} rows")
@@ -71,13 +75,14 @@ def check_golden(path: Path, artifact: Artifact) -> int:
         FileInvalid: Missing, malformed, of other shapes, or (if it names a seal) of another file.
     """
     try:
-        arrays = _arrays(path)
-        images, reference, expected = (arrays[n] for n in ("images", "reference", "expected"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path, ("images", "reference", "expected"), optional=("seal",))
+    except FileInvalid as error:
         hint = "export the model again: every export writes golden images"
-        raise FileInvalid(f"{path} is not a golden record: {error}", hint=hint) from error
+        raise FileInvalid(f"{path} is not a golden record: {error.message}", hint=hint) from error
+    images, reference, expected = (arrays[name] for name in ("images", "reference", "expected"))
     seal, spec = str(arrays.get("seal", artifact.seal)), artifact.input
-    fits = images.shape == (len(expected), spec.height, spec.width, 3) and len(expected) > 0
+    fits = _is(expected, 2, "fiu") and images.shape == (len(expected), *spec.side, 3)
+    fits = fits and expected.size > 0 and images.dtype == np.uint8
     if seal != artifact.seal or not fits or reference.shape != expected.shape:
         raise FileInvalid(
             f"{path} does not belong to this artifact: seal {seal[:12]}, images {images.shape}",
@@ -86,8 +91,5 @@ def check_golden(path: Path, artifact: Artifact) -> int:
     return int(expected.shape[1])
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    if not zipfile.is_zipfile(path):
-        raise ValueError("not an .npz file" if path.is_file() else "no such file")
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+def _is(array: NDArray[Any], rank: int, kinds: str) -> bool:
+    return array.ndim == rank and array.dtype.kind in kinds
