@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from small_models import MAIN, WEIGHTS, onnx_model, openvino_model, packed, sound, tflite_model
 
+from edgessl.core.artifact import Artifact
 from edgessl.core.errors import FileInvalid
 from edgessl.exporters import check_onnx
 from edgessl.exporters.untrusted import MAX_BYTES, OPENED, check_files
@@ -101,6 +102,12 @@ def test_a_file_that_was_not_sealed_is_not_opened(tmp_path):
     refused(tmp_path, "onnx", r"does not list model\.onnx", ["other.onnx"])
     with pytest.raises(FileInvalid, match="format 'pickle'"):
         check_files("pickle", tmp_path, [])
+
+
+def test_an_artifact_nested_without_end_is_refused(tmp_path):
+    (tmp_path / "artifact.json").write_text('{"kind": ' + "[" * 100_000)
+    with pytest.raises(FileInvalid, match="not readable JSON"):
+        Artifact.load(tmp_path)
 
 
 # ---- ONNX --------------------------------------------------------------------------------------

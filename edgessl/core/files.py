@@ -84,7 +84,7 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileInvalid(f"no such file: {path}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last: nested without end
         raise FileInvalid(f"{path} is not readable JSON: {error}") from error
     if not isinstance(document, dict) or document.get("kind") != kind:
         seen = document.get("kind") if isinstance(document, dict) else type(document).__name__
