@@ -36,34 +36,35 @@ def check_files(format: str, folder: Path, names: Iterable[str]) -> None:
     largest file, and the work within a bound that does not depend on what the file claims.
 
     Args:
-        format: As in ``Artifact.format``.
+        format: Of the target that will open them; what the artifact says of itself is a claim.
         folder: Where the files are.
-        names: As in ``Artifact.files``: those that were sealed.
+        names: As in ``Artifact.files``: those that were sealed, the one to open first.
 
     Raises:
-        FileInvalid: A file is missing or not sealed, no plain file inside ``folder``, empty, too
+        FileInvalid: A file is missing or not listed, no plain file inside ``folder``, empty, too
             large, cut, or holds a structure that a runtime must not see; says which.
     """
     if format not in OPENED:
         raise FileInvalid(
             f"{folder} holds files of the format {format!r}; known: {', '.join(OPENED)}"
         )
-    names = list(names)
-    # a runtime finds its files by fixed names, whatever the artifact lists
-    if unsealed := [name for name in OPENED[format] if name not in names]:
+    names, opened = list(names), OPENED[format]
+    # a runtime finds its files by fixed names, an agent by the first that the artifact lists
+    if names[:1] != list(opened[:1]) or not set(opened) <= set(names):
         raise FileInvalid(
-            f"{folder}: the artifact does not list {', '.join(unsealed)}, which the runtime opens",
+            f"{folder}: the artifact lists {', '.join(map(repr, names))[:200]}; a runtime opens "
+            f"{', '.join(opened)}",
             hint=HINT,
         )
     sizes = {name: check_plain(folder, name) for name in names}
-    main = OPENED[format][0]
+    main = opened[0]
     if format == "onnx":
         check_onnx.check(folder / main, read_plain(folder, main))
     elif format == "tflite":
         check_tflite.check(folder / main, read_plain(folder, main))
     elif format == "openvino":
         text = read_plain(folder, main, MAX_XML_BYTES)
-        check_openvino.check(folder / main, text, sizes[OPENED[format][1]])
+        check_openvino.check(folder / main, text, sizes[opened[1]])
 
 
 def check_plain(folder: Path, name: str, max_bytes: int = MAX_BYTES) -> int:
