@@ -24,6 +24,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from edgessl.core.artifact import InputSpec
 from edgessl.core.errors import DataInvalid
 from edgessl.core.files import explain_os_error
+from edgessl.core.framing import framing
 from edgessl.core.images import image_sha256
 from edgessl.data.image_set import ImageSet, ImageUnreadable, Skipped
 
@@ -32,9 +33,6 @@ Result = TypeVar("Result")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 # above this size a prepared array lives in a file instead of in memory
 MEMORY_LIMIT_BYTES = 2 << 30
-# A picture that is longer than this many short sides is cut around its centre before resizing:
-# a 1 x 5000 strip would else become 256 x 1280000.
-LONGEST_ASPECT = 16
 # Pillow refuses pictures of more than twice MAX_IMAGE_PIXELS (179 megapixels), which guards
 # against decompression bombs. Below that it only warns, as it does of odd metadata: what matters
 # to the user is told as a skipped file.
@@ -237,20 +235,20 @@ def read_mode(path: Path) -> str:
 def fit(image_HWC: NDArray[np.uint8], height: int, width: int, resize: int) -> NDArray[np.uint8]:
     """Resize the short side to ``resize`` pixels, cut ``height`` x ``width`` from the centre.
 
-    The same pixels as torchvision's ``Resize`` and ``CenterCrop`` on a PIL image, except that a
-    picture too small for the crop is enlarged instead of padded, and an extreme aspect is cut
-    first (:data:`LONGEST_ASPECT`).
+    The same pixels as torchvision's ``Resize`` and ``CenterCrop`` on a PIL image, except for what
+    :func:`edgessl.core.framing.framing` says. Columns are resized before rows with every version
+    of Pillow: left to itself, Pillow 13 does tall pictures the other way round, which changes
+    pixels by one level.
     """
-    image_HWC = _cut_extreme_aspect(image_HWC, LONGEST_ASPECT * max(height / width, width / height))
     h, w = image_HWC.shape[:2]
-    short = max(resize, math.ceil(height * min(h, w) / h), math.ceil(width * min(h, w) / w))
-    size = (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
-    size = (max(size[0], width), max(size[1], height))
-    picture = Image.fromarray(image_HWC)
-    if size != (w, h):
-        picture = picture.resize(size, Image.Resampling.BILINEAR)
-    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    return np.asarray(picture)[top : top + height, left : left + width]
+    at = framing((h, w), (height, width), resize)
+    kept = image_HWC[at.top : at.top + at.kept[0], at.left : at.left + at.kept[1]]
+    picture = Image.fromarray(np.ascontiguousarray(kept))
+    for size in ((at.resized[1], at.kept[0]), (at.resized[1], at.resized[0])):
+        if size != picture.size:
+            picture = picture.resize(size, Image.Resampling.BILINEAR)
+    crop = np.asarray(picture)[at.crop_top : at.crop_top + height]
+    return crop[:, at.crop_left : at.crop_left + width]
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -277,13 +275,6 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
-
-
-def _cut_extreme_aspect(image_HWC: NDArray[np.uint8], longest: float) -> NDArray[np.uint8]:
-    h, w = image_HWC.shape[:2]
-    rows, columns = min(h, int(longest * w)), min(w, int(longest * h))
-    top, left = (h - rows) // 2, (w - columns) // 2
-    return np.ascontiguousarray(image_HWC[top : top + rows, left : left + columns])
 
 
 def _allocate(shape: tuple[int, ...], cache: Path | None) -> NDArray[np.uint8]:
