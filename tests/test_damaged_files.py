@@ -83,4 +83,4 @@ def test_what_the_exporters_write_passes_whole_and_survives_damage(tmp_path, for
     subprocess.run([sys.executable, "-c", EXPORT, format, tmp_path], check=True)
     check_files(format, tmp_path, OPENED[format])
     files = {name: (tmp_path / name).read_bytes() for name in OPENED[format]}
-    survives(tmp_path, format, files, 3000, 3)
+    survives(tmp_path, format, files, 800, 3)
