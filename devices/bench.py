@@ -78,7 +78,7 @@ def bench_artifact(  # noqa: PLR0913  (the choices of one bench, all named at th
         )
     golden = folder / "golden.npz"
     classes = check_golden(golden, artifact)
-    images = Pack.open(pack, artifact.input.height, artifact.input.width)
+    images = Pack.open(pack, *artifact.input.side)
     asked = RUNTIMES[name]
     plan = {
         "proto": PROTO,
@@ -87,6 +87,7 @@ def bench_artifact(  # noqa: PLR0913  (the choices of one bench, all named at th
         "precision": asked.precision,
         "threads": threads,
         "input": artifact.input.model_dump(mode="json") | {"shape": artifact.input.shape},
+        "output": artifact.output.model_dump(mode="json"),
         "tolerance": tolerance_of(artifact, name),
         "rotation": images.rotation(),
         "has_reference": images.reference is not None,

@@ -21,7 +21,7 @@ TITLES = {
     "features_1x": "features at 1x",
     "macs_1x_224_m": "million MACs at 1x, 224 px",
     "cost": "cost of a step",
-    "precisions": "`--quantize`",
+    "none": "float32",
     "pixels": "side, px",
     "download": "can be fetched",
 }

@@ -251,32 +251,35 @@ def export(
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> Outcome:
-    """Export plain nets to the recipe's targets and prove each on real images.
+    """Export plain nets to the recipe's targets, and prove each file on real images.
 
     A run folder means the nets of all its widths. Every target is tried; errors of the failing
-    ones are in the outcome.
+    ones are in the outcome. A quantised file stands beside its float32 one.
     """
     require_training("export")
-    from edgessl.stages.export import Source, run_export
+    from edgessl.stages.conversion import check_installed
+    from edgessl.stages.export import Source, export_folder, run_export
     from edgessl.stages.networks import artifact_folders
 
     places = artifact_folders(resolve(model, ["extract/*"]), "extract/*")
     context = open_run("export", places[0], settings, out, resume, reporter)
+    section = context.recipe.export
+    for target in section.targets:
+        check_installed(target, section.quantize)
     written, errors = {}, []
     for source in [Source.load(context, place) for place in places]:
-        for target in context.recipe.export.targets:
+        for target in section.targets:
             try:
-                folder = run_export(context, source, target)
-                parity = files.read_json(folder / "parity.json", "parity")
-                name = (
-                    target if len(places) == 1 else f"{source.artifact.facts['width']:g}x-{target}"
-                )
-                written[name] = {"folder": str(folder), "parity": parity}
+                run_export(context, source, target)
             except Interrupted:
                 raise
             except EdgeSSLError as error:
                 errors.append(error)
                 context.reporter.warn(f"{target}: {error.message}")
+            for precision in dict.fromkeys(("none", section.quantize)):
+                folder = export_folder(context, source.artifact, target, precision)
+                if (folder / "parity.json").is_file():
+                    written[folder.name] = _export_result(folder)
     next_command = "edgessl bench last"
     return Outcome("export", context.run.path, {"exports": written}, next_command, tuple(errors))
 
@@ -328,6 +331,19 @@ def report(runs: Sequence[str | Path] = (), *, out: Path | None = None) -> Outco
     card = write_model_card(folders[-1], path.with_name("MODEL_CARD.md"))
     result = {"report": str(path), "model_card": str(card)}
     return Outcome("report", folders[-1], result, f"open {path} in a browser")
+
+
+def _export_result(folder: Path) -> dict[str, Any]:
+    """Return what the records of an export say: parity, and the verdict on a quantised one."""
+    found: dict[str, Any] = {"folder": str(folder)}
+    for name, kind in (
+        ("parity", "parity"), ("gate", "gate"), ("search", "quantization-search"),
+        ("sensitivity", "sensitivity"),
+    ):  # fmt: skip
+        path = folder / f"{name}.json"
+        if path.is_file():
+            found[name] = files.read_json(path, kind)
+    return found
 
 
 def _rows(rows: Sequence[LedgerRow]) -> dict[str, Any]:

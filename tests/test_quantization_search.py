@@ -8,7 +8,8 @@ import pytest
 from edgessl.core.errors import ConversionFailed, DiskFull, GateFailed, Interrupted, NativeCrash
 from edgessl.exporters.base import Scheme
 from edgessl.exporters.parity import BROKEN
-from edgessl.quantization.figures import Bounds, Deviation, Figures, holds, measure, pointless
+from edgessl.quantization.criteria import Bounds
+from edgessl.quantization.figures import Deviation, Figures, holds, measure, pointless
 from edgessl.quantization.search import Candidate, Ladder, search
 
 ALL = ("dynamic", "fp16", "int8", "w8a16")
@@ -206,6 +207,26 @@ def test_the_record_of_a_search():
             "integer_io": False,
         },
         "calibration_images": 64, "aware": False, "n": 100, "agreement": 0.99, "kl": 0.001,
-        "shift": 0.0, "snr_db": 20.0, "bytes": 250, "ms": 1.0, "ratio": 0.5, "holds": True,
+        "shift": 0.0, "snr_db": 20.0, "labelled": 0, "drop": 0.0, "bytes": 250, "ms": 1.0, "ratio": 0.5, "holds": True,
         "pointless": False, "error": None,
     }  # fmt: skip
+
+
+def test_labels_let_harmless_flips_pass():
+    """3 % of flips that cost nothing: with 5,000 labelled proof images the bound would hold."""
+    reference = np.eye(4)[np.arange(400) % 4]
+    got = reference.copy()
+    labels = np.arange(400) % 4
+    got[:12] = got[:12, [1, 0, 3, 2]]  # twelve flips
+    labels[:6] = got[:6].argmax(1)  # six of them right, six wrong
+    seen = measure(reference, got, labels)
+    assert (seen.flips, seen.labelled, seen.drop) == (12, 400, 0.0)
+    figures = Figures(seen, 1)
+    assert not holds(figures, Bounds())
+    assert not holds(figures, Bounds(), proof=1000)  # 1.645 sqrt(0.03 / 1000) = 0.90 points
+    assert holds(figures, Bounds(), proof=5000)  # 0.40 points
+    unknown = measure(reference, got, np.where(np.arange(400) < 12, -1, labels))
+    assert (unknown.labelled, unknown.drop) == (388, 0.0)
+    labels[:12] = np.arange(12) % 4  # all of them wrong
+    assert measure(reference, got, labels).drop == pytest.approx(0.03)
+    assert not holds(Figures(measure(reference, got, labels), 1), Bounds(), proof=5000)

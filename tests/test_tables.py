@@ -8,7 +8,7 @@ import pytest
 from edgessl.data import SOURCES
 from edgessl.devices import DEVICES
 from edgessl.encoders import ENCODERS
-from edgessl.exporters import EXPORTERS
+from edgessl.exporters import EXPORTERS, PRECISIONS
 from edgessl.methods import METHODS
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
@@ -27,7 +27,7 @@ def test_every_entry_has_a_summary_and_an_extra_that_can_be_installed(table):
     [
         (METHODS, {"cost", "dense_units", "teacher", "source", "status"}),
         (ENCODERS, {"features_1x", "macs_1x_224_m", "source", "imagenet_weights"}),
-        (EXPORTERS, {"format", "precisions", "layout", "runtime"}),
+        (EXPORTERS, {"format", "layout", "runtime", *PRECISIONS}),
         (DEVICES, {"address", "runtimes"}),
     ],
     ids=lambda part: getattr(part, "kind", ""),

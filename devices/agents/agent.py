@@ -267,7 +267,7 @@ class OnnxRuntime:
             )
         entry = self._session.get_inputs()[0]
         self.name, self.shape = entry.name, list(entry.shape)
-        self.dtype = {"tensor(float)": "float32"}.get(entry.type, entry.type)
+        self.dtype = entry.type.replace("tensor(", "").replace(")", "").replace("float", "float32")
         self.proof = {
             "providers": self._session.get_providers(),
             "precision": None,
@@ -381,19 +381,40 @@ def import_runtime(name: str) -> tuple[Any, str]:
 
 
 def make_preprocess(spec: dict[str, Any]) -> Callable[[Any], Any]:
-    """Return uint8 (H, W, 3) -> float32 (1, ...) in the layout of the input contract."""
+    """Return uint8 (H, W, 3) -> (1, ...) in the layout and dtype of the input contract."""
     import numpy as np
 
     low, high = spec["value_range"]
     scale, shift = np.float32((high - low) / 255), np.float32(low)
     mean, std = np.asarray(spec["mean"], np.float32), np.asarray(spec["std"], np.float32)
-    channels_first = spec["layout"] == "NCHW"
+    channels_first, integers = spec["layout"] == "NCHW", spec.get("quantized")
 
-    def preprocess(image: Any) -> Any:
-        x = (image.astype(np.float32) * scale + shift - mean) / std
+    def laid_out(x: Any) -> Any:
         return np.ascontiguousarray(x.transpose(2, 0, 1) if channels_first else x)[None]
 
-    return preprocess
+    def preprocess(image: Any) -> Any:
+        return laid_out((image.astype(np.float32) * scale + shift - mean) / std)
+
+    def to_integers(image: Any) -> Any:
+        kind = np.iinfo(spec["dtype"])
+        real = preprocess(image) / np.float32(integers["scale"])
+        return (np.rint(real) + integers["zero_point"]).clip(kind.min, kind.max).astype(kind.dtype)
+
+    if integers:
+        return to_integers
+    # a file of integers without a scale takes the pixels as they are
+    return preprocess if spec["dtype"] == "float32" else laid_out
+
+
+def make_logits(spec: dict[str, Any] | None) -> Callable[[Any], Any]:
+    """Return what a file gives (1, C) -> float32 logits (1, C)."""
+    import numpy as np
+
+    integers = (spec or {}).get("quantized")
+    if not integers:
+        return lambda y: y
+    scale, zero = np.float32(integers["scale"]), np.float32(integers["zero_point"])
+    return lambda y: (y.astype(np.float32) - zero) * scale
 
 
 def make_postprocess() -> Callable[[Any], tuple[Any, int]]:
@@ -457,7 +478,7 @@ class Bench:
     def __init__(self, channel: Channel, plan: dict[str, Any]) -> None:
         self.channel, self.plan, self.timing = channel, plan, plan["timing"]
         self.preprocess = make_preprocess(plan["input"])
-        self.postprocess = make_postprocess()
+        self.postprocess, self.logits = make_postprocess(), make_logits(plan.get("output"))
 
     def run(self, module: Any) -> None:
         """Walk the phases; a wrong model is reported and never timed."""
@@ -519,7 +540,8 @@ class Bench:
         self.model.run(begin_input)
         first_ms = (clock() - begin) / 1e6
         after_mb = status_mb("VmRSS")
-        logits = np.concatenate([self.model.run(self.preprocess(i))[0] for i in images])
+        outputs = [self.model.run(self.preprocess(i))[0] for i in images]
+        logits = np.concatenate([self.logits(y) for y in outputs])
         result: dict[str, Any] = {"n": len(images), "tolerance": self.plan["tolerance"]}
         for name, want in (("expected", expected), ("reference", reference)):
             result[name] = compare(logits, want)
@@ -540,7 +562,7 @@ class Bench:
         ready = clock()
         y, parts = self.model.run(x)
         answered = clock()
-        self.postprocess(y)
+        self.postprocess(self.logits(y))
         end = clock()
         parts["preprocess"] = ready - begin
         parts["postprocess"] = end - answered
@@ -616,7 +638,7 @@ class Bench:
         references = rows(path, "reference") if has_reference else None
         chunk: dict[str, list[Any]] = {}
         for index, image in enumerate(rows(path, "images")):
-            y, _ = self.model.run(self.preprocess(image))
+            y = self.logits(self.model.run(self.preprocess(image))[0])
             probabilities, answer = self.postprocess(y)
             order = np.argsort(-y[0], kind="stable")[:5]
             second = float(probabilities[order[1]]) if len(order) > 1 else 0.0

@@ -55,6 +55,13 @@ def presets(incomplete: str) -> list[str]:
     return [name for name in ("quick", "standard", "sustained") if name.startswith(incomplete)]
 
 
+def precisions(incomplete: str) -> list[str]:
+    """Complete the precisions of ``export``."""
+    from edgessl.exporters import PRECISIONS
+
+    return [name for name in PRECISIONS if name.startswith(incomplete)]
+
+
 def stages(incomplete: str) -> list[str]:
     """Complete the stages of ``run``."""
     from edgessl.core.runs import STAGES

@@ -1,4 +1,4 @@
-"""The commands from a trained net to a report: extract, export, bench, report."""
+"""The commands extract, bench and report."""
 
 # ruff: noqa: PLR0913  (a command has one parameter per option)
 
@@ -12,7 +12,6 @@ import typer
 from edgessl.cli import completion
 from edgessl.cli import options as o
 from edgessl.cli.app import CHAIN, Checkpoint, app, finish
-from edgessl.core.errors import UsageProblem
 
 
 @app.command(rich_help_panel=CHAIN)
@@ -40,64 +39,6 @@ def extract(
     outcome = api.extract(
         checkpoint, width=o.known_width(width), settings=o.settings(set_, {}), out=out,
         resume=resume, reporter=o.reporter(quiet, verbose, as_json),
-    )  # fmt: skip
-    finish(outcome, as_json, quiet)
-
-
-@app.command(rich_help_panel=CHAIN)
-def export(
-    model: Annotated[
-        str | None,
-        typer.Argument(metavar="[MODEL]", help="Extracted model, run folder, or 'last' (default)."),
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            help="See: edgessl list targets; may be repeated.",
-            autocompletion=completion.targets,
-        ),
-    ] = None,
-    format_: Annotated[list[str] | None, typer.Option("--format", hidden=True)] = None,
-    quantize: Annotated[
-        str | None, typer.Option("--quantize", help="none: this version exports float32 only.")
-    ] = None,
-    half: Annotated[bool, typer.Option("--half", hidden=True)] = False,
-    int8: Annotated[bool, typer.Option("--int8", hidden=True)] = False,
-    test: o.Test = None,
-    set_: o.Set = None,
-    out: o.Out = None,
-    resume: o.Resume = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-) -> None:
-    """Export a model for a runtime and prove on real images that it gives the same answers.
-
-    Examples:
-    edgessl export last --target tflite
-
-    edgessl export runs/quickstart/extract/0.5x --target onnx --target openvino
-    """
-    from edgessl import api
-    from edgessl.exporters import EXPORTERS
-
-    targets = (target or []) + (format_ or [])
-    for name in targets:
-        o.known(EXPORTERS, name)
-    asked = [f"--quantize {quantize}"] if quantize not in (None, "none") else []
-    asked += [name for name, given in (("--half", half), ("--int8", int8)) if given]
-    if asked:
-        raise UsageProblem(
-            f"this version exports float32 only, not {' '.join(asked)}",
-            hint="leave it out; the files are float32 (--quantize none)",
-        )
-    values = {
-        "export.targets": targets or None, "export.quantize": quantize, "data.test": test,
-    }  # fmt: skip
-    outcome = api.export(
-        model, settings=o.settings(set_, values), out=out, resume=resume,
-        reporter=o.reporter(quiet, verbose, as_json),
     )  # fmt: skip
     finish(outcome, as_json, quiet)
 

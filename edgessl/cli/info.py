@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 KINDS = ("methods", "encoders", "targets", "devices", "datasets", "recipes")
 SCHEMAS = (
     "recipe", "ledger", "artifact", "bench-result", "run", "splits", "data-findings", "image-cache",
-    "equivalence", "parity", "stage", "training-state",
+    "equivalence", "parity", "gate", "quantization-search", "sensitivity", "layers",
+    "preprocessing-costs", "judged", "stage", "training-state",
 )  # fmt: skip
 # facts whose names say too little to people
 TITLES = {
     "features_1x": "features at 1x", "macs_1x_224_m": "million MACs at 1x and 224 px",
-    "imagenet_weights": "ImageNet weights",
+    "imagenet_weights": "ImageNet weights", "none": "float32",
 }  # fmt: skip
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -52,7 +52,7 @@ class InputSpec(Document):
     channels: Literal[3] = 3
     batch: int = Field(default=1, gt=0)
     layout: Literal["NCHW", "NHWC"] = "NCHW"
-    dtype: Literal["float32", "uint8", "int8", "int16"] = "float32"
+    dtype: Literal["float32", "uint8", "int8", "uint16", "int16"] = "float32"
     quantized: Quantized | None = None
     raw: tuple[int, int] | None = None
     value_range: tuple[float, float] = (0.0, 1.0)
@@ -98,7 +98,7 @@ class InputSpec(Document):
 class OutputSpec(Document):
     """What a model gives: logits or features (1, C), real numbers or integers for them."""
 
-    dtype: Literal["float32", "uint8", "int8", "int16"] = "float32"
+    dtype: Literal["float32", "uint8", "int8", "uint16", "int16"] = "float32"
     quantized: Quantized | None = None
 
 
@@ -127,7 +127,7 @@ class Artifact(Document):
     facts: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
-    def sealed(
+    def sealed(  # noqa: PLR0913  (the fields of the document, all named at the call)
         cls,
         folder: Path,
         names: list[str],

@@ -73,6 +73,16 @@ class Data(Section):
     test_share: Split = Field(
         default=0.25, description="share of `labels` for testing, unless `test`"
     )
+    proof: str | None = Field(
+        default=None,
+        description="further images that are never trained on, to prove quantised files on; they "
+        "need no labels",
+    )
+    held_out: Annotated[int, Field(ge=0)] = Field(
+        default=2000,
+        description="of 1,000 or more images of `unlabeled`, up to a tenth are kept back from "
+        "pretraining, until this many images (test images included) can prove quantised files",
+    )
     group_by: str | None = Field(
         default=None,
         description="images that belong together stay on one side of a split: folder, "
@@ -268,13 +278,64 @@ class Export(Section):
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         default=("onnx", "openvino", "tflite"), description="see: edgessl list targets"
     )
-    quantize: Literal["none"] = Field(default="none", description="none: float32")
+    quantize: Literal["none", "dynamic", "fp16", "int8", "w8a16"] = Field(
+        default="none", description="none: float32; anything else is written and judged beside it"
+    )
+    calibration: str | None = Field(
+        default=None,
+        description="images that the ranges of int8 and w8a16 are taken from; default: training "
+        "images",
+    )
+    calibration_images: Annotated[int, Field(ge=1, le=65536)] = Field(
+        default=256, description="how many of them"
+    )
+    fallback: bool = Field(
+        default=True, description="int8: try other ways when the first does not hold its answers"
+    )
+    max_drop: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=1.0, description="points of top-1 that a quantised file may lose, at `confidence`"
+    )
+    max_shift: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=5.0, description="points by which its mean confidence may differ"
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        default=0.95, description="of the bounds, one-sided"
+    )
+    allow_inconclusive: bool = Field(
+        default=False, description="exit 0 also when the images cannot decide"
+    )
+    analyze: bool = Field(default=False, description="also measure what each layer loses")
+    io: Literal["float", "integer"] = Field(
+        default="float", description="integer: int8 and w8a16 files take and give integers"
+    )
+    embed_preprocess: bool = Field(
+        default=False, description="normalise inside the file: it takes uint8 NHWC pixels"
+    )
+    raw_size: tuple[Positive, Positive] | None = Field(
+        default=None,
+        description="height and width of whole pictures that the file resizes and crops itself; "
+        "needs embed_preprocess",
+    )
+    dynamic_batch: bool = Field(default=False, description="any batch size instead of one")
+    opset: Annotated[int, Field(ge=1, le=99)] | None = Field(
+        default=None, description="ONNX opset; null: that of the target"
+    )
     timeout_s: Annotated[float, Field(gt=0)] = Field(
-        default=600.0, description="seconds that a converter may take"
+        default=900.0, description="seconds that a converter may take"
     )
     memory_mb: Positive | None = Field(
         default=None, description="memory that a converter may take; null: as much as there is"
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Export:
+        if self.raw_size is not None and not self.embed_preprocess:
+            raise ValueError("raw_size needs embed_preprocess: true")
+        if self.io == "integer" and self.quantize not in ("int8", "w8a16"):
+            raise ValueError(f"io: integer needs quantize int8 or w8a16, not {self.quantize}")
+        if self.io == "integer" and self.embed_preprocess:
+            raise ValueError("io: integer and embed_preprocess exclude each other")
+        return self
 
 
 class Bench(Section):

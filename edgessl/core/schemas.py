@@ -8,27 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
-TEXT = {"type": "string"}
-NUMBER = {"type": "number"}
-COUNT = {"type": "integer", "minimum": 0}
-FLAG = {"type": "boolean"}
-TEXT_OR_NULL = {"type": ["string", "null"]}
-COUNT_OR_NULL = {"type": ["integer", "null"], "minimum": 0}
-POSITIONS = {"type": "array", "items": COUNT}
-SIZE = {"type": "array", "items": COUNT, "minItems": 2, "maxItems": 2}
-SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-MOMENT = {"type": "string", "format": "date-time", "description": "UTC, ISO 8601"}
-
-
-def _object(
-    properties: dict[str, Any], optional: tuple[str, ...] = (), **more: str
-) -> dict[str, Any]:
-    required = [name for name in properties if name not in optional]
-    return {"type": "object", "properties": properties, "required": required, **more}
-
+from edgessl.core.schema_parts import (
+    COUNT,
+    COUNT_OR_NULL,
+    FLAG,
+    MOMENT,
+    NUMBER,
+    POSITIONS,
+    SHA256,
+    SIZE,
+    TEXT,
+    TEXT_OR_NULL,
+    object_of,
+)
+from edgessl.core.schemas_export import EXPORT_SCHEMAS
 
 SCHEMAS: dict[str, dict[str, Any]] = {
-    "run": _object(
+    "run": object_of(
         {
             "started": MOMENT,
             "commands": {
@@ -38,7 +34,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             },
             "stages": {
                 "type": "object",
-                "additionalProperties": _object(
+                "additionalProperties": object_of(
                     {
                         "status": {"enum": ["done", "kept", "failed"]},
                         "seconds": NUMBER,
@@ -59,7 +55,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         title="Run",
         description="run.json: what was run in a folder, when and on what",
     ),
-    "stage": _object(
+    "stage": object_of(
         {
             "identity": {
                 "type": "object",
@@ -70,7 +66,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         title="Stage",
         description="stage.json: this stage is finished",
     ),
-    "training-state": _object(
+    "training-state": object_of(
         {
             "step": {"type": "integer", "minimum": 0, "description": "steps done"},
             "file": {"type": "string", "description": "tensors, beside this file"},
@@ -81,7 +77,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         title="TrainingState",
         description="last/state.json: where an interrupted training goes on",
     ),
-    "splits": _object(
+    "splits": object_of(
         {
             "data_sha256": SHA256,
             "seed": {"type": "integer"},
@@ -94,7 +90,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "duplicates": {**COUNT, "description": "images that are exact copies of another"},
             "splits": {
                 "type": "object",
-                "additionalProperties": _object(
+                "additionalProperties": object_of(
                     {
                         "sha256": {"type": "array", "items": SHA256},
                         "items": {"type": "array", "items": TEXT},
@@ -105,7 +101,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             },
             "folds": {
                 "type": "array",
-                "items": _object(
+                "items": object_of(
                     {
                         "repeat": COUNT,
                         "fold": COUNT,
@@ -118,7 +114,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             },
             "skipped": {
                 "type": "array",
-                "items": _object({"item": TEXT, "reason": TEXT}),
+                "items": object_of({"item": TEXT, "reason": TEXT}),
                 "description": "files that were left out",
             },
         },
@@ -126,11 +122,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         title="Splits",
         description="splits.json: which labelled image is trained on, chooses, or is measured",
     ),
-    "data-findings": _object(
+    "data-findings": object_of(
         {
             "sources": {
                 "type": "array",
-                "items": _object(
+                "items": object_of(
                     {
                         "role": {"type": "string", "description": "labels, unlabeled, test, ..."},
                         "name": TEXT,
@@ -140,14 +136,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                             "additionalProperties": COUNT,
                             "description": "images by class; null without labels",
                         },
-                        "sizes": _object(
+                        "sizes": object_of(
                             {"min": SIZE, "median": SIZE, "max": SIZE},
                             description="width and height in pixels, each on its own",
                         ),
                         "duplicates": COUNT,
                         "skipped": {
                             "type": "array",
-                            "items": _object({"item": TEXT, "reason": TEXT}),
+                            "items": object_of({"item": TEXT, "reason": TEXT}),
                             "description": "the first files that cannot be used",
                         },
                         "skipped_count": COUNT,
@@ -159,7 +155,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "groups": {**COUNT_OR_NULL, "description": "kept together; null without group_by"},
             "near_duplicates": {
                 "type": ["array", "null"],
-                "items": _object(
+                "items": object_of(
                     {
                         "a": TEXT,
                         "b": TEXT,
@@ -184,7 +180,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         title="DataFindings",
         description="data.json: what was found in the images",
     ),
-    "image-cache": _object(
+    "image-cache": object_of(
         {
             "source": TEXT,
             "side": {**COUNT, "description": "short side that larger images were reduced to"},
@@ -196,7 +192,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 "additionalProperties": {"type": "array", "items": TEXT},
                 "description": "further columns of a list, one text per image",
             },
-            "images": _object(
+            "images": object_of(
                 {
                     "item": {"type": "array", "items": TEXT},
                     "label": {"type": ["array", "null"], "items": COUNT},
@@ -207,12 +203,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 },
                 description="by property: one value per image, all in the same order",
             ),
-            "skipped": {"type": "array", "items": _object({"item": TEXT, "reason": TEXT})},
+            "skipped": {"type": "array", "items": object_of({"item": TEXT, "reason": TEXT})},
         },
         title="ImageCache",
         description="index.json beside pixels.bin: what edgessl data prepare wrote",
     ),
-    "equivalence": _object(
+    "equivalence": object_of(
         {
             "seal": {**SHA256, "description": "of the extracted net"},
             "source_seal": {**SHA256, "description": "of the host it was extracted from"},
@@ -235,15 +231,15 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         title="Equivalence",
         description="equivalence.json: the extracted net against the slim pass on real images",
     ),
-    "parity": _object(
+    "parity": object_of(
         {
             "seal": {**SHA256, "description": "of the exported file"},
             "source_seal": {**SHA256, "description": "of the PyTorch net"},
             "where": TEXT,
-            "images": _object({"split": TEXT, "n": COUNT, "data_sha256": SHA256}),
+            "images": object_of({"split": TEXT, "n": COUNT, "data_sha256": SHA256}),
             "checks": {
                 "type": "array",
-                "items": _object(
+                "items": object_of(
                     {
                         "level": {"enum": ["golden", "tensors", "answers"]},
                         "n": COUNT,
@@ -264,9 +260,15 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 "items": {"type": "array", "items": COUNT, "minItems": 2, "maxItems": 2},
                 "description": "(image, logit) of the first values beyond the tolerance",
             },
+            "flips": {**POSITIONS, "description": "the first images with another answer"},
+            "accuracy": {
+                "type": "object", "description": "paired, on the labelled ones: n, float32, file, "
+                "gained, lost",
+            },
             "bounds": {"type": "string", "description": "what the check does not say"},
         },
+        optional=("flips", "accuracy"),
         title="Parity",
         description="parity.json: the exported file against the float32 PyTorch logits",
     ),
-}  # fmt: skip
+} | EXPORT_SCHEMAS  # fmt: skip

@@ -15,7 +15,8 @@ from typing import Any
 
 from edgessl.core.errors import DiskFull, EdgeSSLError, Interrupted
 from edgessl.exporters.base import Calibration, Quantization, Scheme
-from edgessl.quantization.figures import Bounds, Figures, holds, pointless
+from edgessl.quantization.criteria import Bounds
+from edgessl.quantization.figures import Figures, holds, pointless
 
 CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "percentile", "moving_average")
 MORE_IMAGES = 4  # times as many calibration images
@@ -137,6 +138,7 @@ class Outcome:
         held: Whether it holds the bounds on the selection split.
         bounds: That they were held to.
         float_bytes: Size of the float file.
+        proof: Labelled images that the gate has.
     """
 
     tries: list[Try]
@@ -144,6 +146,7 @@ class Outcome:
     held: bool
     bounds: Bounds
     float_bytes: int
+    proof: int = 0
 
     def record(
         self, *, seal: str, selection: Mapping[str, Any], float_ms: float | None
@@ -175,10 +178,10 @@ class Outcome:
             "aware": candidate.aware,
             **{
                 name: getattr(seen, name, None)
-                for name in ("n", "agreement", "kl", "shift", "snr_db")
+                for name in ("n", "agreement", "kl", "shift", "snr_db", "labelled", "drop")
             },
             **{name: getattr(figures, name, None) for name in ("bytes", "ms", "ratio")},
-            "holds": figures is not None and holds(figures, self.bounds),
+            "holds": figures is not None and holds(figures, self.bounds, self.proof),
             "pointless": figures is not None and pointless(figures, self.float_bytes),
             "seconds": one.seconds,
             "error": one.error and FOLDERS.sub("", one.error),
@@ -191,6 +194,7 @@ def search(
     *,
     bounds: Bounds,
     float_bytes: int,
+    proof: int = 0,
     said: Callable[[Try], None] = lambda _: None,
 ) -> Outcome:
     """Try candidates until one holds its bounds; else choose the one with the lowest KL.
@@ -203,6 +207,7 @@ def search(
         try_one: Writes and runs a candidate on the selection split.
         bounds: What a candidate may lose there.
         float_bytes: Size of the float file.
+        proof: Labelled images that the gate has; see :func:`holds`.
         said: Told of every try as soon as it is over.
 
     Raises:
@@ -214,11 +219,11 @@ def search(
         tries.append(latest)
         said(latest)
         seen = latest.figures
-        if seen and holds(seen, bounds) and not pointless(seen, float_bytes):
-            return Outcome(tries, candidate, True, bounds, float_bytes)
+        if seen and holds(seen, bounds, proof) and not pointless(seen, float_bytes):
+            return Outcome(tries, candidate, True, bounds, float_bytes, proof)
     worth = [one for one in tries if one.figures and not pointless(one.figures, float_bytes)]
     best = min(worth, key=_kl).candidate if worth else None
-    return Outcome(tries, best, False, bounds, float_bytes)
+    return Outcome(tries, best, False, bounds, float_bytes, proof)
 
 
 def _attempt(candidate: Candidate, try_one: Callable[[Candidate], Figures]) -> Try:

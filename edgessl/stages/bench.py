@@ -48,7 +48,7 @@ def run_bench(
     section = context.recipe.bench
     device: Device = DEVICES.load(section.device)()
     preset = preset_named(section.preset)
-    pack, proof = context.folder("bench", PACK), context.images.proof
+    pack, proof = context.folder("bench", PACK), context.pictures.proof
     minutes = expected_seconds(preset) * len(folders) / 60
     context.reporter.say(
         f"bench: {len(folders)} artifact(s) on {device.id}, preset {preset.name}, "
@@ -60,7 +60,7 @@ def run_bench(
     if source is not None:
         check_unseen(context, source.folder)
     try:
-        evaluation_pack(pack, proof, source.logits if source else None)
+        evaluation_pack(pack, proof, source.on_proof(context) if source else None)
         for folder in folders:
             try:
                 results.append(_one(context, device, folder, pack))
@@ -102,7 +102,7 @@ def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchRes
         same = (
             kept.model.get("seal") == artifact.seal
             and kept.protocol["preset"]["name"] == section.preset
-            and kept.data.get("data_sha256") == context.images.proof.data_sha256
+            and kept.data.get("data_sha256") == context.pictures.proof.data_sha256
             and kept.device.get("kind") == device.kind
         )
         if same:
@@ -150,7 +150,7 @@ def _put_rows(
                 stage="bench", variant=facts.variant if facts else "model",
                 artifact_sha256=artifact.seal, width=f"{artifact.facts['width']:g}x",
                 target=target, quantize=artifact.facts["quantize"], where=device.id,
-                split="test", data_sha256=context.images.proof.data_sha256,
+                split="test", data_sha256=context.pictures.proof.data_sha256,
                 labels_per_class=facts.labels_per_class if facts else None,
                 seed=facts.seed if facts else None, draw=facts.draw if facts else None,
                 metric="top1", note=f"verdict {result.verdict}",

@@ -15,6 +15,7 @@ from edgessl.stages.evaluate import evaluate
 from edgessl.stages.export import Source, export_folder, run_export
 from edgessl.stages.extract import run_extract
 from edgessl.stages.finetune import finetune_folder, run_finetune
+from edgessl.stages.judging import outcome_of
 from edgessl.stages.networks import stock_net
 from edgessl.stages.pretrain import (
     build_method,
@@ -89,7 +90,7 @@ def preflight(context: Context, stages: tuple[str, ...]) -> None:
         build_method(recipe)
         check_plan(make_plan(recipe, len(context.images.pool.images)))
     for target in recipe.export.targets if "export" in stages else ():
-        check_installed(target)
+        check_installed(target, recipe.export.quantize)
 
 
 def write_reports(context: Context) -> Path:
@@ -159,9 +160,14 @@ class _Chain:
             self._try(f"bench {label}", partial(self._bench, label))
 
     def _bench(self, label: str) -> None:
-        source, targets = self._source(label), self.context.recipe.export.targets
-        folders = [export_folder(self.context, source.artifact, target) for target in targets]
+        source, section = self._source(label), self.context.recipe.export
+        folders = [
+            export_folder(self.context, source.artifact, target, precision)
+            for target in section.targets
+            for precision in dict.fromkeys(("none", section.quantize))
+        ]
         finished = [folder for folder in folders if (folder / STAGE_FILE).is_file()]
+        finished = [folder for folder in finished if outcome_of(folder) != "FAIL"]
         if finished:
             for error in run_bench(self.context, source, finished)[1]:
                 self.failed(f"bench {label}", error)

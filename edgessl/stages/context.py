@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +36,15 @@ class Context:
         self.recipe, self.run, self.reporter = recipe, run, reporter
         self.spec = InputSpec.square(recipe.data.imgsz)
         self.images = Images(recipe, self.spec, run.path, reporter)
+
+    @cached_property
+    def pictures(self) -> Images:
+        """The images as exported files take them: of the model's size, or ``export.raw_size``."""
+        if self.recipe.export.raw_size is None:
+            return self.images
+        height, width = self.recipe.export.raw_size
+        spec = InputSpec(height=height, width=width, resize=min(height, width))
+        return Images(self.recipe, spec, self.run.path, self.reporter)
 
     @property
     def splits(self) -> Splits:

@@ -67,7 +67,7 @@ def examine(target: str | None = None, device: str | None = None) -> dict[str, A
         (EXPORTERS if kind == "target" else DEVICES)[str(name)]
     targets = [target] if target else [] if chosen else list(EXPORTERS)
     devices = [device] if device else [] if chosen else list(DEVICES)
-    needs = {name: tuple(EXPORTERS.load(name).needs) for name in targets}
+    needs = {name: _packages_of(name) for name in targets}
     wanted = [] if chosen else [*TRAINING]
     wanted += [package for names in needs.values() for package in names]
     wanted += [package for package in DEVICE_RUNTIMES if devices]
@@ -87,6 +87,13 @@ def examine(target: str | None = None, device: str | None = None) -> dict[str, A
         "problems": [f"{a.kind} {a.name}: {a.detail}" for a in failing]
         or ([] if chosen else [f"{p.name} does not import: {p.problem}" for p in broken]),
     }
+
+
+def _packages_of(target: str) -> tuple[str, ...]:
+    """Return what a target imports in all of its precisions, by top-level name."""
+    exporter = EXPORTERS.load(target)
+    further = [package for names in exporter.quantizes.values() for package in names]
+    return tuple(dict.fromkeys(p.split(".")[0] for p in (*exporter.needs, *further)))
 
 
 def _runtimes() -> dict[str, str]:
@@ -134,7 +141,7 @@ def _fix(package: Package) -> str:
     if package.usable:
         return ""
     extra = EXTRAS.get(package.name) or next(
-        (e.extra for n, e in EXPORTERS.entries.items() if package.name in EXPORTERS.load(n).needs),
+        (e.extra for n, e in EXPORTERS.entries.items() if package.name in _packages_of(n)),
         "",
     )
     if package.version is None:

@@ -1,219 +1,263 @@
 """Export: a plain net to a runtime's file, proven on real images before it is sealed as good.
 
-Converter and runtime run in child processes: a native crash there is a message here.
+Converter, quantiser and runtime run in child processes: a native crash there is a message here.
+The float32 file of a target is always written; a quantised one is made from it and stands
+beside it.
 """
 
 from __future__ import annotations
 
-import io
-import tempfile
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from edgessl.core import files
 from edgessl.core.artifact import Artifact
-from edgessl.core.errors import GateFailed
-from edgessl.core.images import to_model_input
+from edgessl.core.errors import ConversionFailed, GateFailed
+from edgessl.data.decode import fit
 from edgessl.encoders.loading import load_model
 from edgessl.evaluation.outputs import outputs
-from edgessl.exporters import EXPORTERS
+from edgessl.exporters.base import Form, Layer, Written
 from edgessl.exporters.parity import FLOAT32_TOLERANCE, Parity, compare
-from edgessl.stages.child import run_child
+from edgessl.stages import export_records as records
 from edgessl.stages.context import Context, clear
-from edgessl.stages.roles import Split
-from edgessl.stages.rows import accuracy_row, write_predictions
+from edgessl.stages.conversion import check_offered
+from edgessl.stages.export_records import Outputs
 from edgessl.stages.seen import check_unseen
+from edgessl.stages.workshop import Workshop
 
-GOLDEN = 16
+# what resizing inside the graph may add: single pixels that are rounded the other way
+RAW_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
 class Source:
-    """The plain net to export, with its float32 outputs on the proof images."""
+    """The plain net to export.
+
+    Attributes:
+        folder: Of the net.
+        artifact: That describes it.
+        network: In evaluation mode, on the CPU.
+        logits: float32, of the net in PyTorch, on the proof images.
+        notes: What was found out about it and holds for every target, by name.
+    """
 
     folder: Path
     artifact: Artifact
+    network: nn.Module
     logits: NDArray[np.float32]
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, context: Context, folder: Path) -> Source:
         """Load a plain net and run it in PyTorch on the proof images."""
         network, artifact = load_model(folder)
-        return cls(folder, artifact, outputs(network, context.images.proof.images, artifact.input))
+        logits = outputs(network, context.images.proof.images, artifact.input)
+        return cls(folder, artifact, network, logits)
+
+    @property
+    def width(self) -> str:
+        """Width of the net, as folders are named."""
+        return f"{self.artifact.facts['width']:g}x"
+
+    def reference(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the logits of the net for pictures (N, H, W, 3) of any one size."""
+        return outputs(self.network, self.fitted(pictures), self.artifact.input)
+
+    def on_proof(self, context: Context) -> NDArray[np.float32]:
+        """Return its logits on the proof images, as the files of the run take them."""
+        if context.recipe.export.raw_size is None:
+            return self.logits
+        return self.reference(context.pictures.proof.images)
+
+    def fitted(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return pictures of any one size as the net takes them: resized and cropped."""
+        spec = self.artifact.input
+        if pictures.shape[1:3] == (spec.height, spec.width) or not len(pictures):
+            return pictures
+        return np.stack([fit(x, spec.height, spec.width, spec.resize) for x in pictures])
 
 
-def _name(source: Source, target: str) -> str:
-    return f"{source.artifact.facts['width']:g}x {target}"
+@dataclass(frozen=True)
+class Exported:
+    """A finished export: its folder, what was written, and its answers on the proof images."""
+
+    folder: Path
+    artifact: Artifact
+    written: Written
 
 
-def export_folder(context: Context, artifact: Artifact, target: str) -> Path:
-    """Return where the export of a plain net for a target lies in the run folder."""
+def export_folder(context: Context, artifact: Artifact, target: str, precision: str = "") -> Path:
+    """Return where the export of a plain net lies; without precision, that of the recipe."""
     width = f"{artifact.facts['width']:g}x"
-    return context.folder("export", f"{width}-{target}-{context.recipe.export.quantize}")
+    chosen = precision or context.recipe.export.quantize
+    return context.folder("export", f"{width}-{target}-{chosen}")
+
+
+def form_of(context: Context) -> Form:
+    """Return how the recipe wants files laid out."""
+    section = context.recipe.export
+    return Form(
+        embed=section.embed_preprocess, raw=section.raw_size,
+        dynamic_batch=section.dynamic_batch, opset=section.opset,
+    )  # fmt: skip
 
 
 def run_export(context: Context, source: Source, target: str) -> Path:
-    """Write, run and prove one target.
+    """Write, run and prove one target, in float32 and in the recipe's precision.
 
     Returns:
-        Folder with the target's files, ``artifact.json``, ``golden.npz``, ``parity.json`` and
-        ``predictions.csv``.
+        Folder of the recipe's precision: the target's files, ``artifact.json``, ``golden.npz``,
+        ``parity.json``, ``predictions.csv``, ``layers.json`` and ``example.py``; for a quantised
+        file also its ``gate.json`` and ``search.json``.
 
     Raises:
-        UsageProblem: No such target.
+        UsageProblem: No such target, or not in this precision.
         GateFailed: The file does not give the answers of the PyTorch net; both outputs are kept
             in ``mismatch.npz``.
+        NotProvable: The images cannot decide whether a quantised file does.
         ConversionFailed, NativeCrash, OutOfMemory, MissingExtra: See ``run_child``.
     """
-    EXPORTERS[target]
+    precision = context.recipe.export.quantize
+    check_offered(target, precision)
     check_unseen(context, source.folder)
-    folder = export_folder(context, source.artifact, target)
+    exported = export_float(context, source, target)
+    if precision == "none":
+        return exported.folder
+    from edgessl.stages.quantize import export_quantized
+
+    return export_quantized(context, source, target, exported)
+
+
+def export_float(context: Context, source: Source, target: str) -> Exported:
+    """Write, run and prove the float32 file of a target, or keep a finished one."""
+    folder = export_folder(context, source.artifact, target, "none")
     identity = {
         "source": source.artifact.seal,
         "target": target,
-        "quantize": context.recipe.export.quantize,
-        "data": context.images.proof.data_sha256,
+        "quantize": "none",
+        "form": asdict(form_of(context)),
+        "data": context.pictures.proof.data_sha256,
     }
+    identity = json.loads(json.dumps(identity))  # as it is read back
 
-    def work() -> Path:
+    def work() -> Exported:
         clear(folder)
         folder.mkdir(parents=True)
-        _export(context, source, target, folder)
-        return folder
+        return _export(context, source, target, folder)
 
-    def load() -> Path:
-        Artifact.load(folder)
-        return folder
-
-    return context.stage(f"export {target}", folder, identity, work, load)
+    return context.stage(f"export {target}", folder, identity, work, lambda: load_exported(folder))
 
 
-def _export(context: Context, source: Source, target: str, folder: Path) -> None:
-    section, test = context.recipe.export, context.images.proof
-    context.reporter.say(f"export: {_name(source, target)} ...")
-    log = folder / "converter.log"
-    job = {"target": target, "model_folder": str(source.folder), "out_folder": str(folder)}
-    limits: dict[str, Any] = {"timeout_s": section.timeout_s, "memory_mb": section.memory_mb}
-    written = run_child("convert", job, log=log, **limits)
-    spec = source.artifact.input.with_layout(written["layout"])
-    logits = _run(target, folder, to_model_input(test.images, spec), limits, log)
-    log.unlink(missing_ok=True)
-    artifact = Artifact.sealed(
-        folder, written["files"], artifact_kind="export", format=written["format"], input=spec,
-        labels=source.artifact.labels, parents=(source.artifact.seal,),
-        facts={
-            "target": target,
-            "quantize": section.quantize,
-            "width": source.artifact.facts["width"],
-            "architecture": source.artifact.facts["architecture"],
-            "tolerance": FLOAT32_TOLERANCE,
-            "versions": written["versions"],
-        },
-    )  # fmt: skip
-    _write_golden(folder / "golden.npz", test, source.logits, logits, artifact.seal)
-    parity = compare(source.logits, logits)
-    _write_parity(folder / "parity.json", parity, artifact, source, test)
-    if source.artifact.labels:
-        write_predictions(folder / "predictions.csv", test.sha256, test.labels, logits)
-        _put_rows(context, source, target, artifact, logits, parity)
+def load_exported(folder: Path) -> Exported:
+    """Read a finished export.
+
+    Raises:
+        FileInvalid: A file is missing or was changed.
+    """
+    artifact = Artifact.load(folder)
+    rows = files.read_json(folder / "layers.json", "layers")["layers"]
+    layers = [Layer(**row) for row in rows]
+    written = Written(list(artifact.files), artifact.input, artifact.output, layers)
+    return Exported(folder, artifact, written)
+
+
+def _export(context: Context, source: Source, target: str, folder: Path) -> Exported:
+    context.reporter.say(f"export: {source.width} {target} ...")
+    proof = context.pictures.proof
+    with Workshop(target, context.recipe.export, folder / "converter.log") as shop:
+        written, format = shop.convert(source.folder, folder, form_of(context))
+        written = ready(shop, source, folder, written)
+        got = shop.predict(folder, written, proof.images)
+        reference = source.on_proof(context)
+        shown = Outputs(proof, reference, got)
+        tolerance = RAW_TOLERANCE if form_of(context).raw else FLOAT32_TOLERANCE
+        parity = compare(reference, got, tolerance)
+        facts = {"quantize": "none", "tolerance": tolerance}
+        artifact = seal(context, source, shop, folder, (written, format), facts)
+    document(context, source, folder, artifact, written, shown, parity)
     if not parity.passed:
-        buffer = io.BytesIO()
-        np.savez(buffer, reference=source.logits, got=logits)
-        files.write_bytes(folder / "mismatch.npz", buffer.getvalue())
-        raise GateFailed(
-            f"{target}: logits differ from PyTorch by {parity.max_abs:.2e} of the largest logit "
-            f"(allowed {parity.tolerance:.0e}) on {parity.n} images; agreement "
-            f"{100 * parity.agreement:.1f} %",
-            hint=f"both outputs are in {folder / 'mismatch.npz'}",
-        )
+        raise_mismatch(folder, target, shown, parity)
+    (folder / "converter.log").unlink(missing_ok=True)
     context.reporter.say(
-        f"export: {_name(source, target)} agrees with PyTorch on {100 * parity.agreement:.1f} % of "
-        f"{parity.n} images, largest difference {parity.max_abs:.1e} of the largest logit"
+        f"export: {source.width} {target} agrees with PyTorch on {100 * parity.agreement:.1f} % "
+        f"of {parity.n} images, largest difference {parity.max_abs:.1e} of the largest logit"
+    )
+    return Exported(folder, artifact, written)
+
+
+def ready(shop: Workshop, source: Source, folder: Path, written: Written) -> Written:
+    """Put the contract into the file and ``example.py`` beside it."""
+    labels = source.artifact.labels
+    text = records.contract_text(written.input, written.output, labels)
+    snippet = shop.finish(folder, written, text, labels)
+    files.write_text(folder / records.SNIPPET, snippet)
+    return written
+
+
+def seal(
+    context: Context, source: Source, shop: Workshop, folder: Path, made: tuple[Written, str],
+    facts: dict[str, Any],
+) -> Artifact:  # fmt: skip
+    """Hash the files and write ``artifact.json``."""
+    written, format = made
+    common = {
+        "target": shop.target,
+        "width": source.artifact.facts["width"],
+        "architecture": source.artifact.facts["architecture"],
+        "form": json.loads(json.dumps(asdict(form_of(context)))),
+        "versions": dict(sorted(shop.versions.items())),
+    }
+    return Artifact.sealed(
+        folder, written.files, artifact_kind="export", format=format, input=written.input,
+        output=written.output, labels=source.artifact.labels, parents=(source.artifact.seal,),
+        facts=common | facts,
+    )  # fmt: skip
+
+
+def document(
+    context: Context, source: Source, folder: Path, artifact: Artifact, written: Written,
+    shown: Outputs, parity: Parity, note: str | None = None,
+) -> None:  # fmt: skip
+    """Write the records of a sealed file and its ledger rows."""
+    records.write_golden(folder / "golden.npz", shown, artifact.seal)
+    records.write_layers(folder / "layers.json", written.layers, artifact.seal)
+    records.write_parity(folder / "parity.json", parity, artifact, source.artifact.seal, shown)
+    if source.artifact.labels:
+        records.write_answers(folder / "predictions.csv", shown)
+        failed = None if parity.passed else "failed the parity gate"
+        told = note or failed or f"max abs {parity.max_abs:.1e} of the largest logit"
+        records.put_rows(context, artifact, source.artifact, shown, told)
+
+
+def raise_mismatch(folder: Path, target: str, shown: Outputs, parity: Parity) -> None:
+    """Keep both outputs and refuse the file.
+
+    Raises:
+        GateFailed: Always.
+    """
+    records.write_mismatch(folder / "mismatch.npz", shown)
+    raise GateFailed(
+        f"{target}: logits differ from PyTorch by {parity.max_abs:.2e} of the largest logit "
+        f"(allowed {parity.tolerance:.0e}) on {parity.n} images; agreement "
+        f"{100 * parity.agreement:.1f} %",
+        hint=f"both outputs and the first differing images are in {folder / 'mismatch.npz'}",
     )
 
 
-def _run(
-    target: str, folder: Path, inputs: NDArray[np.float32], limits: dict[str, Any], log: Path
-) -> NDArray[np.float32]:
-    """Run the written file on inputs in a fresh process that has the runtime only."""
-    with tempfile.TemporaryDirectory(prefix="edgessl-") as name:
-        given, got = Path(name) / "inputs.npy", Path(name) / "outputs.npy"
-        np.save(given, inputs, allow_pickle=False)
-        job = {
-            "target": target, "folder": str(folder), "inputs": str(given), "outputs": str(got),
-        }  # fmt: skip
-        run_child("predict", job, log=log, **limits)
-        return np.load(got, allow_pickle=False)
+def total_bytes(folder: Path, names: Sequence[str]) -> int:
+    """Return the size of model files in bytes.
 
-
-def golden_rows(test: Split) -> NDArray[np.int64]:
-    """Return the first images of every class in turn, up to :data:`GOLDEN`."""
-    rank = np.zeros(len(test.labels), np.int64)
-    for label in np.unique(test.labels):
-        members = np.flatnonzero(test.labels == label)
-        rank[members] = np.arange(len(members))
-    return np.lexsort((test.labels, rank))[:GOLDEN]
-
-
-def _write_golden(
-    path: Path, test: Split, reference: NDArray[np.float32], own: NDArray[np.float32], seal: str
-) -> None:
-    rows = golden_rows(test)
-    buffer = io.BytesIO()
-    np.savez(
-        buffer, images=test.images[rows], reference=reference[rows], expected=own[rows],
-        seal=np.array(seal),
-    )  # fmt: skip
-    files.write_bytes(path, buffer.getvalue())
-
-
-def _write_parity(
-    path: Path, parity: Parity, artifact: Artifact, source: Source, test: Split
-) -> None:
-    check = parity.as_check("tensors").model_dump(mode="json", by_alias=True)
-    body = {
-        "seal": artifact.seal,
-        "source_seal": source.artifact.seal,
-        "where": "workstation",
-        "images": {"split": test.name, "n": parity.n, "data_sha256": test.data_sha256},
-        "checks": [check],
-        "snr_db": parity.snr_db,
-        "differing": [list(pair) for pair in parity.differing],
-        "bounds": f"{parity.n} real images; says nothing of inputs unlike them",
-    }
-    files.write_json(path, "parity", body)
-
-
-def _put_rows(
-    context: Context, source: Source, target: str, artifact: Artifact,
-    logits: NDArray[np.float32], parity: Parity,
-) -> None:  # fmt: skip
-    test, facts = context.images.proof, source.artifact.facts
-    width = f"{facts['width']:g}x"
-    parents = context.ledger.find(stage="extract", artifact_sha256=source.artifact.seal)
-    common: dict[str, Any] = {
-        "stage": "export", "variant": facts.get("variant", "model"), "width": width,
-        "artifact_sha256": artifact.seal, "target": target, "quantize": "none", "split": test.name,
-        "data_sha256": test.data_sha256, "labels_per_class": facts.get("labels_per_class"),
-        "seed": facts.get("seed"), "draw": facts.get("draw"),
-    }  # fmt: skip
-    name = f"export/{width}-{target}-none"
-    rows = [
-        accuracy_row(
-            logits.argmax(1) == source.logits.argmax(1), id=f"{name}/agreement",
-            metric="agreement", note=f"max abs {parity.max_abs:.1e} of the largest logit",
-            **common,
-        )
-    ]  # fmt: skip
-    if (test.labels >= 0).all():  # images that were trained on have none here
-        right = logits.argmax(1) == test.labels
-        before = source.logits.argmax(1) == test.labels
-        note = None if parity.passed else "failed the parity gate"
-        compared = (parents[0], before) if parents else None
-        row = accuracy_row(right, compared=compared, id=name, metric="top1", note=note, **common)
-        rows.insert(0, row)
-    context.ledger.put(rows)
+    Raises:
+        ConversionFailed: One of them was not written.
+    """
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ConversionFailed(f"{', '.join(missing)} was not written")
+    return sum((folder / name).stat().st_size for name in names)

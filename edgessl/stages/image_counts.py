@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgessl.core.recipe import Recipe
 from edgessl.data.folds import AUTO_FOLDS, FEWEST_TEST_IMAGES
 from edgessl.data.image_set import ImageSet
+from edgessl.stages.proving import held_out_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +66,7 @@ def count_images(
     else:
         train = seen = n - validation - (0 if tested is not None else test)
     classes = len(named.class_names) if named else 0
-    return Counts(len(pool) if data.unlabeled else seen, train, validation, test, classes, folds)
+    if data.unlabeled:
+        proving = 0 if folds is not None else test
+        seen = len(pool) - held_out_count(len(pool), proving, data)
+    return Counts(seen, train, validation, test, classes, folds)

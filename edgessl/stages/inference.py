@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from edgessl.core.artifact import Artifact
 from edgessl.core.errors import FileInvalid
-from edgessl.core.images import to_model_input
+from edgessl.core.images import to_logits, to_model_input
 from edgessl.core.registry import missing_extra
 from edgessl.core.runs import resolve
 from edgessl.exporters import EXPORTERS
+from edgessl.exporters.base import run_file
 from edgessl.stages.child import run_child, serve
 from edgessl.stages.conversion import extra_of
 
@@ -136,7 +137,12 @@ def _exported(
     target = artifact.facts["target"]
     with extra_of(target):
         exporter = EXPORTERS.load(target)()
-        return [exporter.run(folder, to_model_input(part, artifact.input)) for part in parts]
+        return [
+            to_logits(
+                run_file(exporter, folder, to_model_input(part, artifact.input)), artifact.output
+            )
+            for part in parts
+        ]
 
 
 def _plain(

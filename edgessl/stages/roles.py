@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgessl.core.artifact import InputSpec
 from edgessl.core.console import Reporter
@@ -39,6 +40,7 @@ from edgessl.stages.assignment import (
     split_of,
     unused_budgets,
 )
+from edgessl.stages.proving import held_out_rows
 
 __all__ = ["Folds", "Images", "Pool", "Split", "Splits", "check_sources"]
 
@@ -180,7 +182,13 @@ class Images:
             )
         if data.unlabeled is not None:
             source = open_source(data.unlabeled)
-            stored = prepare_storage(source, side, cache=self.folder)
+            rows = np.setdiff1d(np.arange(len(source)), self.held_out_rows)
+            stored = prepare_storage(source, side, rows, cache=self.folder)
+            if len(rows) < len(source):
+                self.reporter.say(
+                    f"{len(source) - len(rows)} unlabeled image(s) are kept back from pretraining, "
+                    "to prove exported files on (data.held_out)"
+                )
             self._tell_skipped(source, stored)
             findings.write(self.folder, [_describe("unlabeled", source, stored)])
             pool = Pool(stored.images, stored.source_sha256, images_sha256(stored.images))
@@ -203,6 +211,24 @@ class Images:
         return Pool(stored.images, stored.source_sha256, images_sha256(stored.images))
 
     @cached_property
+    def held_out_rows(self) -> NDArray[np.int64]:
+        """Positions of the images of ``data.unlabeled`` that pretraining does not see."""
+        if self.data.unlabeled is None:
+            return np.empty(0, np.int64)
+        tested = len(self.splits.test.labels) if self.has_labels and self.folds is None else 0
+        n = len(open_source(self.data.unlabeled))
+        return held_out_rows(n, tested, self.data, self.seed)
+
+    @cached_property
+    def held_out(self) -> Split | None:
+        """Unlabeled images that pretraining does not see; None when all are trained on."""
+        if not len(self.held_out_rows):
+            return None
+        source = open_source(str(self.data.unlabeled))
+        prepared = prepare(source, self.held_out_rows, self.spec, cache=self.folder)
+        return split_of("held-out unlabeled", replace(prepared, labels=None), None)
+
+    @cached_property
     def proof(self) -> Split:
         """Images that files are compared on: the test split, else some of the unlabeled.
 
@@ -214,6 +240,8 @@ class Images:
             return replace(seen, name="labels", labels=np.full(len(seen.labels), -1, np.int64))
         if self.has_labels:
             return self.splits.test
+        if self.held_out is not None:
+            return self.held_out
         source = open_source(str(self.data.unlabeled))
         rows = np.linspace(0, len(source) - 1, min(PROOFS, len(source))).astype(np.int64)
         prepared = prepare(source, rows, self.spec, cache=self.folder)
