@@ -1,11 +1,13 @@
-"""OpenVINO IR, converted from the torch module itself.
+"""OpenVINO IR, converted from the torch module itself and quantised by NNCF.
 
-Not by way of ONNX: that route drops ``antialias`` of resize layers without a word.
+The graph in memory is handled in :mod:`edgessl.exporters.openvino_model`, quantising is in
+:mod:`edgessl.exporters.openvino_quantize`.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,20 +16,28 @@ from numpy.typing import NDArray
 
 from edgessl.core.artifact import InputSpec
 from edgessl.core.errors import ConversionFailed
+from edgessl.exporters import openvino_model, snippets_openvino
 from edgessl.exporters.base import (
+    CONTRACT_KEY,
     Form,
+    Layer,
+    Quantization,
+    Scheme,
     Session,
     Written,
-    INPUT_NAME,
-    OUTPUT_NAME,
     check_signature,
     installed_versions,
     opening,
     plain_copy,
 )
+from edgessl.exporters.layers import match, modules_in_order
 
 if TYPE_CHECKING:
     import torch
+
+QUANTIZES: dict[Quantization, tuple[str, ...]] = {
+    "dynamic": ("nncf",), "fp16": (), "int8": ("nncf",)
+}  # fmt: skip
 
 
 class OpenvinoExporter:
@@ -35,95 +45,139 @@ class OpenvinoExporter:
 
     format = "openvino"
     layout: Literal["NCHW", "NHWC"] = "NCHW"
-    main_file = "model.xml"
+    main_file = openvino_model.MODEL
     needs = ("torch", "openvino")
-    weights_file = "model.bin"
+    quantizes = QUANTIZES
 
     def write(self, module: torch.nn.Module, spec: InputSpec, folder: Path, form: Form) -> Written:
-        """Write ``module`` as ``model.xml`` and ``model.bin`` with float32 weights."""
-        openvino = _import_openvino()
+        """Write ``module`` as ``model.xml`` and ``model.bin`` with float32 weights.
+
+        A layer is called like its module and its type, ``features.0.0/Convolution``: profiles of
+        OpenVINO's tools show that name. With ``raw`` the pictures are resized by OpenVINO's
+        Pillow-like resize, which differs from Pillow by one level in less than one pixel in a
+        hundred.
+        """
+        if form.opset is not None:
+            raise ConversionFailed(
+                f"OpenVINO IR has no opset to choose, got {form.opset}", hint="leave the opset out"
+            )
+        if form.raw and not form.embed:
+            raise ConversionFailed(
+                "whole pictures need preprocessing inside the graph",
+                hint="ask for embedded preprocessing too, or leave the raw size out",
+            )
         import torch
 
-        shape = (1, 3, spec.height, spec.width)
-        model = openvino.convert_model(
-            plain_copy(module), example_input=torch.zeros(shape), input=[list(shape)]
+        plain = plain_copy(module)
+        side = (spec.height, spec.width)
+        update = {"dtype": "float32", "layout": self.layout, "quantized": None, "raw": None}
+        contract, net = spec.model_copy(update=update), plain
+        if form.embed:
+            from edgessl.exporters.preprocess import embedded, embedded_spec
+
+            unresized = replace(form, raw=None)
+            contract = embedded_spec(spec, unresized)
+            net = embedded(plain, spec, unresized)
+        example = torch.zeros(contract.shape, dtype=getattr(torch, contract.dtype))
+        batch = -1 if form.dynamic_batch else 1
+        model = openvino_model.convert(net, example, [batch, *contract.shape[1:]])
+        layers = match(
+            modules_in_order(plain, torch.zeros(1, 3, *side)), openvino_model.layer_weights(model)
         )
-        ends = [*model.inputs, *model.outputs]
-        shapes = tuple(
-            tuple(end.get_shape()) if end.partial_shape.is_static else () for end in ends
-        )
-        check_signature("the OpenVINO model", shapes, shape)
-        _normalise_names(model)
-        # save_model halves the weights to float16 unless told otherwise
-        openvino.save_model(model, folder / self.main_file, compress_to_fp16=False)
-        names = [self.main_file, self.weights_file]
-        for name in names:
-            if not (folder / name).is_file() or (folder / name).stat().st_size == 0:
-                raise ConversionFailed(f"OpenVINO wrote no {name} in {folder}")
-        return Written(names, spec.with_layout(self.layout))
+        if form.raw:
+            from edgessl.exporters.openvino_resize import resizing
+
+            contract = contract.model_copy(update={"raw": form.raw})
+            model = resizing(model, contract)
+        nodes = openvino_model.node_named(model)
+        names = {x.node: f"{x.module}/{nodes[x.node].get_type_name()}" for x in layers}
+        model = openvino_model.tidied(model, names)
+        expected = (max(batch, 0), *contract.shape[1:])
+        check_signature("the OpenVINO model", openvino_model.shapes(model), expected)
+        openvino_model.save(model, folder)
+        layers = [replace(layer, node=names[layer.node]) for layer in layers]
+        return Written(list(openvino_model.FILES), contract, layers=layers)
+
+    def quantize(
+        self, source: Path, written: Written, folder: Path, scheme: Scheme,
+        calibration: NDArray[Any],
+    ) -> Written:  # fmt: skip
+        """Write a quantised copy; see :func:`edgessl.exporters.openvino_quantize.quantize`."""
+        from edgessl.exporters.openvino_quantize import quantize
+
+        return quantize(source, written, folder, scheme, calibration)
+
+    def describe(self, folder: Path, contract: str) -> None:
+        """Store the contract as an entry of the graph's ``rt_info``, and read it back.
+
+        Raises:
+            ConversionFailed: The entry came back altered.
+        """
+        path = folder / self.main_file
+        with opening(path):
+            model = openvino_model.read(path, mapped=False)
+        model.set_rt_info(contract, [CONTRACT_KEY])
+        openvino_model.save(model, folder)
+        if (seen := self.described(folder)) != contract:
+            raise ConversionFailed(f"OpenVINO stored another contract: {str(seen)[:200]}")
+
+    def described(self, folder: Path) -> str | None:
+        """Return the contract that the graph holds, or None."""
+        path = folder / self.main_file
+        with opening(path):
+            model = openvino_model.read(path)
+            if not model.has_rt_info([CONTRACT_KEY]):
+                return None
+            return str(model.get_rt_info([CONTRACT_KEY]).astype(str))
 
     def open(self, folder: Path) -> Session:
-        """Run ``model.xml`` with the CPU plugin held to float32.
-
-        By default the plugin computes in bfloat16 where the processor can: a hundred times the
-        error of a faithful export, which would hide a broken one.
+        """Run ``model.xml`` with the CPU plugin held to float32 wherever it is not integer.
 
         Raises:
             ConversionFailed: The plugin does not accept the precision.
         """
-        openvino = _import_openvino()
-        config = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": 1,
-            "NUM_STREAMS": 1,
-        }
-        core = openvino.Core()
         path = folder / self.main_file
         with opening(path):
-            compiled = core.compile_model(path, "CPU", config)
-        precision = compiled.get_property("INFERENCE_PRECISION_HINT")
-        if precision != openvino.Type.f32:
-            raise ConversionFailed(f"OpenVINO runs in {precision}, asked for f32")
-        request = compiled.create_infer_request()
-        return Session(
-            tuple(compiled.input(0).shape), "float32", lambda x: request.infer({0: x})[0]
-        )
+            model = openvino_model.read(path)
+            (shape, _), dtype = openvino_model.shapes(model), model.input(0).get_element_type()
+            request = openvino_model.compiled(model).create_infer_request()
+        return Session(shape, dtype.to_dtype().name, lambda x: request.infer({0: x})[0])
+
+    def activations(
+        self, folder: Path, layers: Sequence[Layer], inputs: NDArray[Any]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return what layers give, with their bias (a folded BatchNorm's), before activation.
+
+        In an int8 file that is the real number before the next rounding.
+
+        Returns:
+            By module, (N, C, H, W) for convolutions and (N, C) for linear layers.
+        """
+        openvino = openvino_model.import_openvino()
+        path = folder / self.main_file
+        with opening(path):
+            model = openvino_model.read(path)
+        nodes = openvino_model.node_named(model)
+        kept = [layer for layer in layers if layer.node in nodes]
+        ports = [openvino_model.with_bias(nodes[layer.node]) for layer in kept]
+        request = openvino_model.compiled(
+            openvino.Model(ports, model.get_parameters(), "layers")
+        ).create_infer_request()
+        got: list[list[NDArray[np.float32]]] = [[] for _ in kept]
+        for image in inputs:
+            answers = request.infer({0: np.ascontiguousarray(image[None])})
+            for place, rows in enumerate(got):
+                rows.append(np.array(answers[place], np.float32))
+        return {
+            layer.module: np.concatenate(rows)
+            for layer, rows in zip(kept, got, strict=True)
+            if rows
+        }
+
+    def snippet(self, written: Written, classes: Sequence[str]) -> str:
+        """Return a script for openvino and numpy."""
+        return snippets_openvino.script(written, classes)
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of torch and openvino."""
-        return installed_versions("torch", "openvino")
-
-
-def _import_openvino() -> Any:
-    """Import openvino without its telemetry.
-
-    The package openvino-telemetry, which openvino requires, sends an event for each conversion
-    unless the user opted out on this machine. openvino imports it inside ``try`` and falls back
-    to a stub of its own, so an entry of None, which makes the import fail, turns it off before
-    any code of it runs. If another library imported openvino first, the modules that hold the
-    real package are given the stub instead.
-    """
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    import openvino
-    from openvino.tools.ovc import telemetry_stub
-
-    for name, loaded in list(sys.modules.items()):
-        if name.startswith("openvino.") and hasattr(loaded, "tm"):
-            vars(loaded)["tm"] = telemetry_stub
-    return openvino
-
-
-def _normalise_names(model: Any) -> None:
-    """Name the ends, and number the layers by their position in the graph.
-
-    Automatic names carry a process-wide counter, so the same net converted later in a process
-    would get other bytes; the position is the same every time.
-    """
-    for place, layer in enumerate(model.get_ordered_ops()):
-        layer.set_friendly_name(f"{layer.get_type_name()}_{place}")
-        for port in layer.outputs():
-            port.get_tensor().set_names(set())
-    model.inputs[0].get_tensor().set_names({INPUT_NAME})
-    model.inputs[0].get_node().set_friendly_name(INPUT_NAME)
-    model.outputs[0].get_tensor().set_names({OUTPUT_NAME})
-    model.set_friendly_name("model")
+        """Return the versions of torch, openvino and NNCF."""
+        return installed_versions("torch", "openvino", "nncf")
