@@ -247,6 +247,15 @@ class Images:
         prepared = prepare(source, rows, self.spec, cache=self.folder)
         return split_of("unlabeled", replace(prepared, labels=None), None)
 
+    @property
+    def proof_source(self) -> ImageSet:
+        """The source of :attr:`proof`, for its pictures as they were before preparation."""
+        if not self.has_labels:
+            return open_source(str(self.data.unlabeled))
+        if self.folds is None and self.data.test is not None:
+            return open_source(self.data.test)
+        return self._labelled_source
+
     def check_unseen(self, trained_on: Sequence[str], name: str) -> None:
         """Refuse validation or test images that were pretrained on; in folds, say so once.
 
