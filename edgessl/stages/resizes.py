@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 FILE, KIND = "resizes.json", "preprocessing-costs"
 MOST, FEWEST = 2000, 256
-# larger images take the net longer: beyond 2,000 images of 96 x 96 pixels it is fewer of them
-PIXELS = MOST * 96 * 96
+# larger images take the net longer: beyond 2,000 images of 48 x 48 pixels it is fewer of them
+PIXELS = MOST * 48 * 48
 CHUNK = 128  # pictures in memory at a time
 
 
