@@ -85,7 +85,9 @@ def match(
     Raises:
         ConversionFailed: A module has no operation; names it and the operations that are left.
     """
-    free = [(name, op, _unit_rows(weights)) for name, op, weights in modules]
+    free: list[tuple[str, Op, NDArray[np.float64]]] = [
+        (name, op, _unit_rows(weights)) for name, op, weights in modules
+    ]
     layers, left = [], []
     for node, weights in found:
         rows = _unit_rows(weights)

@@ -148,6 +148,18 @@ def node_named(model: Any) -> dict[str, Any]:
     return {node.get_friendly_name(): node for node in model.get_ordered_ops()}
 
 
+def before(model: Any, name: str) -> list[str]:
+    """Return the operations whose results reach the input of an operation; no constants."""
+    found: dict[str, None] = {}
+    waiting = [node_named(model)[name].input_value(0).get_node()]
+    while waiting:
+        node = waiting.pop()
+        if node.inputs() and node.get_friendly_name() not in found:
+            found[node.get_friendly_name()] = None
+            waiting += [node.input_value(side).get_node() for side in range(len(node.inputs()))]
+    return list(found)
+
+
 def with_bias(node: Any) -> Any:
     """Return the output of a layer: after its bias, which is an addition of its own."""
     targets = list(node.output(0).get_target_inputs())

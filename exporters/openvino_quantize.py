@@ -61,14 +61,17 @@ def quantize(
         )
     kept = _nodes(written.layers, modules)
     model = openvino_model.read(source / openvino_model.MODEL)
+    # pixels are exact before the first layer, and its rounding is enough
+    before = openvino_model.before(model, written.layers[0].node) if written.layers else []
     made = replace(written, files=list(openvino_model.FILES))
     if precision == "dynamic":
-        model = _compress(model, kept)
+        model = _compress(model, [*kept, *before])
     elif precision == "int8":
-        model = _calibrate(model, kept, scheme.calibration, calibration)
+        model = _calibrate(model, [*kept, *before], scheme.calibration, calibration)
         # NNCF passes over the layers inside squeeze-and-excitation: their weights would stay
         # half of the file
-        model = _compress(model, [*kept, *_with_integer_weights(model, written.layers)])
+        done = _with_integer_weights(model, written.layers)
+        model = _compress(model, [*kept, *before, *done])
     elif precision != "fp16":
         raise ConversionFailed(
             f"OpenVINO files are not written in {precision}",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgessl.core.artifact import InputSpec
 from edgessl.core.errors import ConversionFailed
-from edgessl.exporters import openvino_model, snippets_openvino
+from edgessl.exporters import openvino_model, preprocess, snippets_openvino
 from edgessl.exporters.base import (
     CONTRACT_KEY,
     Form,
@@ -53,42 +53,26 @@ class OpenvinoExporter:
         """Write ``module`` as ``model.xml`` and ``model.bin`` with float32 weights.
 
         A layer is called like its module and its type, ``features.0.0/Convolution``: profiles of
-        OpenVINO's tools show that name. With ``raw`` the pictures are resized by OpenVINO's
-        Pillow-like resize, which differs from Pillow by one level in less than one pixel in a
-        hundred.
+        OpenVINO's tools show that name.
         """
         if form.opset is not None:
             raise ConversionFailed(
                 f"OpenVINO IR has no opset to choose, got {form.opset}", hint="leave the opset out"
             )
-        if form.raw and not form.embed:
-            raise ConversionFailed(
-                "whole pictures need preprocessing inside the graph",
-                hint="ask for embedded preprocessing too, or leave the raw size out",
-            )
         import torch
 
+        preprocess.check_resize(spec, form)
         plain = plain_copy(module)
-        side = (spec.height, spec.width)
         update = {"dtype": "float32", "layout": self.layout, "quantized": None, "raw": None}
         contract, net = spec.model_copy(update=update), plain
         if form.embed:
-            from edgessl.exporters.preprocess import embedded, embedded_spec
-
-            unresized = replace(form, raw=None)
-            contract = embedded_spec(spec, unresized)
-            net = embedded(plain, spec, unresized)
-        example = torch.zeros(contract.shape, dtype=getattr(torch, contract.dtype))
+            contract = preprocess.embedded_spec(spec, form)
+            net = preprocess.embedded(plain, spec, form)
         batch = -1 if form.dynamic_batch else 1
-        model = openvino_model.convert(net, example, [batch, *contract.shape[1:]])
-        layers = match(
-            modules_in_order(plain, torch.zeros(1, 3, *side)), openvino_model.layer_weights(model)
-        )
-        if form.raw:
-            from edgessl.exporters.openvino_resize import resizing
-
-            contract = contract.model_copy(update={"raw": form.raw})
-            model = resizing(model, contract)
+        shape = [batch, *contract.shape[1:]]
+        model = openvino_model.convert(net, preprocess.example_input(spec, form), shape)
+        modules = modules_in_order(plain, torch.zeros(1, 3, spec.height, spec.width))
+        layers = match(modules, openvino_model.layer_weights(model))
         nodes = openvino_model.node_named(model)
         names = {x.node: f"{x.module}/{nodes[x.node].get_type_name()}" for x in layers}
         model = openvino_model.tidied(model, names)
