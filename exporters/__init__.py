@@ -8,6 +8,10 @@ what they are meant for: only their structure was held against its rules), or ``
 
 from edgessl.core.registry import Entry, Table
 
+# what --quantize takes; float32 is "none"
+PRECISIONS = ("none", "dynamic", "fp16", "int8", "w8a16")
+RUN_HERE, NOT_OFFERED = "run here", "-"
+
 EXPORTERS = Table(
     "target",
     {
@@ -35,7 +39,7 @@ EXPORTERS = Table(
                 "layout": "NCHW",
                 "runtime": "openvino",
                 "none": "run here",
-                "dynamic": "-",
+                "dynamic": "run here",
                 "fp16": "run here",
                 "int8": "run here",
                 "w8a16": "-",
@@ -56,5 +60,26 @@ EXPORTERS = Table(
                 "w8a16": "run here",
             },
         ),
+        "tensorrt": Entry(
+            "edgessl.exporters.to_tensorrt:TensorrtExporter",
+            "ONNX for TensorRT, which builds its engine on the board (NVIDIA Jetson)",
+            extra="onnx",
+            facts={
+                "format": "onnx",
+                "layout": "NCHW",
+                "runtime": "onnxruntime",
+                "none": "structure checked",
+                "dynamic": "-",
+                "fp16": "structure checked",
+                "int8": "structure checked",
+                "w8a16": "-",
+            },
+        ),
     },
 )
+
+
+def offered_by(target: str) -> tuple[str, ...]:
+    """Return the precisions that a target is written in, float32 first."""
+    facts = EXPORTERS[target].facts
+    return tuple(name for name in PRECISIONS if facts.get(name, NOT_OFFERED) != NOT_OFFERED)
