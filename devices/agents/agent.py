@@ -366,6 +366,7 @@ OPENERS = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "litert": LiteRt}
 def import_runtime(name: str) -> tuple[Any, str]:
     """Import the runtime and return it with ``package version``."""
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # never phones home
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # nor does ONNX Runtime, which does from 1.29 on
     for module in RUNTIMES[name]:
         top = module.split(".")[0]
         if importlib.util.find_spec(top) is None:
