@@ -260,6 +260,7 @@ def export(
     from edgessl.stages.conversion import check_installed
     from edgessl.stages.export import Source, export_folder, run_export
     from edgessl.stages.networks import artifact_folders
+    from edgessl.stages.resizes import measure_resizes
 
     places = artifact_folders(resolve(model, ["extract/*"]), "extract/*")
     context = open_run("export", places[0], settings, out, resume, reporter)
@@ -267,7 +268,8 @@ def export(
     for target in section.targets:
         check_installed(target, section.quantize)
     written, errors = {}, []
-    for source in [Source.load(context, place) for place in places]:
+    sources = [Source.load(context, place) for place in places]
+    for source in sources:
         for target in section.targets:
             try:
                 run_export(context, source, target)
@@ -280,6 +282,7 @@ def export(
                 folder = export_folder(context, source.artifact, target, precision)
                 if (folder / "parity.json").is_file():
                     written[folder.name] = _export_result(folder)
+    measure_resizes(context, sources[0])  # the widest stands for all
     next_command = "edgessl bench last"
     return Outcome("export", context.run.path, {"exports": written}, next_command, tuple(errors))
 

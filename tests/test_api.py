@@ -137,7 +137,7 @@ def test_an_embedding_model_is_proven_on_its_own_images_and_claims_no_accuracy(d
     assert extracted.result["equivalence"]["images"] == 256
     exported = api.export(extracted.run, out=tmp_path / "x", reporter=QUIET)
     (folder,) = (item["folder"] for item in exported.result["exports"].values())
-    parity = exported.result["exports"]["onnx"]["parity"]
+    parity = exported.result["exports"]["0.25x-onnx-none"]["parity"]
     assert parity["images"]["split"] == "unlabeled"
     assert parity["checks"][0]["pass"]
     assert exported.errors == ()

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ import pytest
 
 from edgessl.core import errors
 from edgessl.core.artifact import InputSpec
+from edgessl.core.images import to_model_input
 from edgessl.exporters import EXPORTERS
+from edgessl.exporters.base import Form, Written, run_file
 from edgessl.exporters.parity import BROKEN, FLOAT32_TOLERANCE, compare
+from edgessl.stages.conversion import as_json, written_from
 
 SIDE, CLASSES, IMAGES = 48, 10, 64
 SPEC = InputSpec.square(SIDE)
@@ -33,12 +37,13 @@ from safetensors.torch import load_file
 import torch, torchvision
 from edgessl.core.artifact import InputSpec
 from edgessl.exporters import EXPORTERS
+from edgessl.exporters.base import Form
 target, weights, out = sys.argv[1:]
 net = torchvision.models.mobilenet_v3_small(num_classes=10)
 net.load_state_dict(load_file(weights))
 net.to(memory_format=torch.channels_last).train()  # exporters must not depend on either
 exporter = EXPORTERS.load(target)()
-names = exporter.write(net, InputSpec.square(48), Path(out))
+names = exporter.write(net, InputSpec.square(48), Path(out), Form()).files
 assert net.training, "the caller's net was changed"
 assert names[0] == exporter.main_file and names == list(dict.fromkeys(names))
 assert sorted(names) == sorted(p.name for p in Path(out).iterdir()), "other files were left"
@@ -150,7 +155,9 @@ def marked(function):
 @marked
 def test_the_file_answers_as_torch_does_on_real_images(target, export_fresh, images, reference):
     exporter = EXPORTERS.load(target)()
-    parity = compare(reference, exporter.run(export_fresh(target), in_layout(exporter, images)))
+    parity = compare(
+        reference, run_file(exporter, export_fresh(target), in_layout(exporter, images))
+    )
     assert parity.passed
     assert parity.agreement == 1.0
     # float32 with room to spare: bfloat16 (8 bits) or float16 weights (11 bits) are far outside
@@ -195,7 +202,7 @@ def test_one_altered_weight_is_seen(target, export_fresh, net, images, reference
     assert changed == 1, "weights are kept as they are, little-endian float32"
     exporter = EXPORTERS.load(target)()
     try:
-        logits = exporter.run(tmp_path, in_layout(exporter, images))
+        logits = run_file(exporter, tmp_path, in_layout(exporter, images))
     except errors.FileInvalid:  # a format with a checksum of its own
         return
     parity = compare(reference, logits)
@@ -205,23 +212,24 @@ def test_one_altered_weight_is_seen(target, export_fresh, net, images, reference
 
 
 @marked
-def test_the_predict_task_needs_no_torch_and_gives_the_same_logits(
-    target, export_fresh, images, tmp_path
-):
+def test_the_predict_task_needs_no_torch_and_gives_the_same_logits(target, export_fresh, tmp_path):
     exporter = EXPORTERS.load(target)()
-    folder, x = export_fresh(target), in_layout(exporter, images[:4])
-    np.save(tmp_path / "x.npy", x)
-    job = {"target": target, "folder": str(folder), "inputs": str(tmp_path / "x.npy")}
+    folder, spec = export_fresh(target), SPEC.with_layout(exporter.layout)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), np.uint8)
+    np.save(tmp_path / "x.npy", pixels)
+    written = as_json(Written([exporter.main_file], spec))
+    job = {"target": target, "folder": str(folder), "images": str(tmp_path / "x.npy")}
     code = (
         "import json, sys\n"
         "from edgessl.stages.conversion import predict\n"
         "assert predict(json.loads(sys.argv[1]))['n'] == 4\n"
         "assert 'torch' not in sys.modules\n"
     )
-    argument = json.dumps(job | {"outputs": str(tmp_path / "y.npy")})
+    argument = json.dumps(job | {"written": written, "outputs": str(tmp_path / "y.npy")})
     subprocess.run([sys.executable, "-c", code, argument], check=True, capture_output=True)
     np.testing.assert_array_equal(
-        np.load(tmp_path / "y.npy", allow_pickle=False), exporter.run(folder, x)
+        np.load(tmp_path / "y.npy", allow_pickle=False),
+        run_file(exporter, folder, to_model_input(pixels, spec)),
     )
 
 
@@ -231,8 +239,8 @@ def test_inputs_of_the_wrong_layout_or_type_are_refused(target, export_fresh):
     right = {"NCHW": (2, 3, SIDE, SIDE), "NHWC": (2, SIDE, SIDE, 3)}[exporter.layout]
     wrong = {"NHWC": (2, 3, SIDE, SIDE), "NCHW": (2, SIDE, SIDE, 3)}[exporter.layout]
     for bad in (np.zeros(wrong, np.float32), np.zeros(right), np.zeros((0, *right[1:]), "f4")):
-        with pytest.raises(errors.DataInvalid, match="float32 images of shape"):
-            exporter.run(folder, bad)
+        with pytest.raises(errors.DataInvalid, match="images of shape"):
+            run_file(exporter, folder, bad)
 
 
 @marked
@@ -240,12 +248,12 @@ def test_a_file_that_is_cut_or_gone_is_told(target, export_fresh, images, tmp_pa
     exporter = EXPORTERS.load(target)()
     x = in_layout(exporter, images[:1])
     with pytest.raises(errors.FileInvalid, match="cannot be read"):
-        exporter.run(tmp_path, x)
+        run_file(exporter, tmp_path, x)
     for path in export_fresh(target).iterdir():
         content = path.read_bytes()
         (tmp_path / path.name).write_bytes(content[: len(content) // 2])
     with pytest.raises(errors.FileInvalid, match="cannot be read"):
-        exporter.run(tmp_path, x)
+        run_file(exporter, tmp_path, x)
 
 
 @pytest.mark.slow
@@ -276,7 +284,7 @@ def test_onnx_would_tell_without_the_stripping(tmp_path, monkeypatch):
 
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten())
     monkeypatch.setattr(to_onnx, "_strip", lambda model: None)
-    to_onnx.OnnxExporter().write(net, InputSpec.square(8), tmp_path)
+    to_onnx.OnnxExporter().write(net, InputSpec.square(8), tmp_path, Form())
     assert b".py" in (tmp_path / "model.onnx").read_bytes()
 
 
@@ -310,7 +318,7 @@ def test_openvino_names_do_not_depend_on_what_was_converted_before(tmp_path):
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.Hardswish(), torch.nn.Flatten())
     written = []
     for _ in range(2):
-        EXPORTERS.load("openvino")().write(net, InputSpec.square(8), tmp_path)
+        EXPORTERS.load("openvino")().write(net, InputSpec.square(8), tmp_path, Form())
         written.append([(tmp_path / n).read_bytes() for n in ("model.xml", "model.bin")])
     assert written[0] == written[1]
 
@@ -339,13 +347,23 @@ def test_the_convert_task_takes_a_sealed_model(tmp_path):
         labels=("a", "b", "c"),
         facts={"form": "plain", "architecture": "mobilenet_v3_small", "width": 0.5, "edits": []},
     )
-    job = {"target": "onnx", "model_folder": str(model), "out_folder": str(out)}
+    job = {
+        "target": "onnx",
+        "model_folder": str(model),
+        "out_folder": str(out),
+        "form": asdict(Form()),
+    }
     got = run_child("convert", job, timeout_s=300, log=tmp_path / "log.txt")
-    assert (got["files"], got["format"], got["layout"]) == (["model.onnx"], "onnx", "NCHW")
+    written = written_from(got["written"])
+    assert (written.files, got["format"], written.input.layout) == (["model.onnx"], "onnx", "NCHW")
+    layers = [
+        n for n, m in net.named_modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))
+    ]
+    assert sorted(layer.module for layer in written.layers) == sorted(layers)
     assert got["versions"] == EXPORTERS.load("onnx")().versions()
     x = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
     with torch.inference_mode():
-        assert compare(net(torch.from_numpy(x)), EXPORTERS.load("onnx")().run(out, x)).passed
+        assert compare(net(torch.from_numpy(x)), run_file(EXPORTERS.load("onnx")(), out, x)).passed
 
 
 @targets

@@ -24,6 +24,7 @@ from edgessl.core.errors import (
 )
 from edgessl.encoders import ENCODERS
 from edgessl.encoders.loading import load_model, write_tensors
+from edgessl.exporters.base import Form
 from edgessl.exporters.to_onnx import OnnxExporter
 from edgessl.stages import inference
 
@@ -50,7 +51,7 @@ def write_model(folder, labels=LABELS):
 
 def write_export(folder, network, labels=LABELS, **facts):
     folder.mkdir(parents=True)
-    names = OnnxExporter().write(network, SPEC, folder)
+    names = OnnxExporter().write(network, SPEC, folder, Form()).files
     Artifact.sealed(
         folder, names, artifact_kind="export", format="onnx", input=SPEC, labels=labels,
         facts={"target": "onnx", "width": 0.25, "architecture": "mobilenet_v1_short"} | facts,

@@ -148,11 +148,14 @@ EXPORT_SCHEMAS: dict[str, dict[str, Any]] = {
         {
             "source_seal": {**SHA256, "description": "of the PyTorch net"},
             "n": COUNT,
+            "data_sha256": SHA256,
+            "tried": {"type": "array", "items": TEXT},
             "rows": {
                 "type": "array",
                 "items": object_of(
                     {
                         "name": TEXT,
+                        "summary": TEXT,
                         "agreement": NUMBER,
                         "top1": NUMBER_OR_NULL,
                         "delta": NUMBER_OR_NULL,

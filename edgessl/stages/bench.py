@@ -20,6 +20,8 @@ from edgessl.devices import DEVICES
 from edgessl.devices.base import Device
 from edgessl.devices.bench import RUNTIME_OF_FORMAT, bench_artifact
 from edgessl.devices.protocol import expected_seconds, preset_named
+from edgessl.exporters import EXPORTERS, RUN_HERE
+from edgessl.exporters.untrusted import check_files
 from edgessl.stages.context import Context
 from edgessl.stages.roles import Split
 from edgessl.stages.rows import accuracy_row
@@ -87,14 +89,31 @@ def run_bench(
     return results, problems
 
 
+def measurable(artifact: Artifact) -> bool:
+    """Return whether the runtime that a file is meant for runs here; unknown targets count."""
+    target, precision = artifact.facts.get("target"), artifact.facts.get("quantize", "none")
+    if target not in tuple(EXPORTERS):
+        return True
+    scheme = artifact.facts.get("scheme") or {}
+    state = EXPORTERS[target].facts.get(scheme.get("precision", precision))
+    return state == RUN_HERE
+
+
 def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchResult:
     section, artifact = context.recipe.bench, Artifact.load(folder)
+    if not measurable(artifact):
+        raise UsageProblem(
+            f"{folder.name} is prepared for another runtime than this machine has: its latency "
+            "here would say nothing",
+            hint=f"see docs/target-{artifact.facts['target']}.md for how to time it on the board",
+        )
     runtime = RUNTIME_OF_FORMAT.get(artifact.format)
     if runtime is None:
         raise UsageProblem(
             f"no runtime on a device reads {artifact.format} files ({folder.name})",
             hint=f"formats that can be measured: {', '.join(RUNTIME_OF_FORMAT)}",
         )
+    check_files(artifact.format, folder, list(artifact.files))
     stem = f"{folder.name}-{runtime}-{section.threads}t-"
     place = context.folder("bench", device.id)
     for finished in sorted(place.glob(f"{stem}*/result.json")):

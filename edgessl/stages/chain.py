@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from edgessl.core.artifact import Artifact
 from edgessl.core.errors import EdgeSSLError, FileInvalid, Interrupted, UsageProblem, nearest
 from edgessl.core.runs import STAGES
-from edgessl.stages.bench import run_bench
+from edgessl.stages.bench import measurable, run_bench
 from edgessl.stages.context import STAGE_FILE, Context
 from edgessl.stages.conversion import check_installed
 from edgessl.stages.evaluate import evaluate
@@ -24,6 +25,7 @@ from edgessl.stages.pretrain import (
     pretrain,
     pretrain_folder,
 )  # fmt: skip
+from edgessl.stages.resizes import measure_resizes
 from edgessl.stages.rounds import rounds_of
 from edgessl.training.loop import check_plan
 
@@ -154,6 +156,11 @@ class _Chain:
             for target in self.context.recipe.export.targets:
                 work = partial(self._export, label, target)
                 self._try(f"export {label} {target}", work)
+        for label in self.labels[:1]:  # the widest stands for all
+            self._try("resizes", partial(self._resizes, label))
+
+    def _resizes(self, label: str) -> None:
+        measure_resizes(self.context, self._source(label))
 
     def bench(self) -> None:
         for label in self.labels:
@@ -167,7 +174,11 @@ class _Chain:
             for precision in dict.fromkeys(("none", section.quantize))
         ]
         finished = [folder for folder in folders if (folder / STAGE_FILE).is_file()]
-        finished = [folder for folder in finished if outcome_of(folder) != "FAIL"]
+        finished = [
+            folder
+            for folder in finished
+            if outcome_of(folder) != "FAIL" and measurable(Artifact.load(folder, verify=False))
+        ]
         if finished:
             for error in run_bench(self.context, source, finished)[1]:
                 self.failed(f"bench {label}", error)

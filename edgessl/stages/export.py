@@ -32,9 +32,6 @@ from edgessl.stages.export_records import Outputs
 from edgessl.stages.seen import check_unseen
 from edgessl.stages.workshop import Workshop
 
-# what resizing inside the graph may add: single pixels that are rounded the other way
-RAW_TOLERANCE = 1e-2
-
 
 @dataclass(frozen=True)
 class Source:
@@ -177,9 +174,8 @@ def _export(context: Context, source: Source, target: str, folder: Path) -> Expo
         got = shop.predict(folder, written, proof.images)
         reference = source.on_proof(context)
         shown = Outputs(proof, reference, got)
-        tolerance = RAW_TOLERANCE if form_of(context).raw else FLOAT32_TOLERANCE
-        parity = compare(reference, got, tolerance)
-        facts = {"quantize": "none", "tolerance": tolerance}
+        parity = compare(reference, got)
+        facts = {"quantize": "none", "tolerance": FLOAT32_TOLERANCE}
         artifact = seal(context, source, shop, folder, (written, format), facts)
     document(context, source, folder, artifact, written, shown, parity)
     if not parity.passed:

@@ -24,13 +24,14 @@ from edgessl.core.registry import missing_extra
 from edgessl.core.runs import resolve
 from edgessl.exporters import EXPORTERS
 from edgessl.exporters.base import run_file
+from edgessl.exporters.untrusted import check_files
 from edgessl.stages.child import run_child, serve
 from edgessl.stages.conversion import extra_of
 
 PROGRAM = ("-m", "edgessl.stages.inference")
 PLACES = ("export/*/artifact.json", "extract/*/model.json")
 BATCH = 256  # images that are float32 at a time
-TIMEOUT_S = 3600.0
+TIMEOUT_S, MEMORY_MB = 3600.0, 8192  # of the process that runs a file
 
 
 def runnable_folder(what: str | Path | None) -> Path:
@@ -81,13 +82,15 @@ def check_runnable(folder: Path, artifact: Artifact) -> None:
     """Refuse a model that cannot answer, before images are decoded.
 
     Raises:
-        FileInvalid: A host network, which is not deployed.
+        FileInvalid: A host network, which is not deployed, or files of an unsafe structure.
         MissingExtra: Its runtime is not installed.
         UsageProblem: It was written for a target that this version does not know.
     """
     if artifact.artifact_kind == "export":
         target = str(artifact.facts.get("target"))
         runtime = EXPORTERS[target].facts.get("runtime")
+        # what the target writes, not what the document claims, says how its files are checked
+        check_files(str(EXPORTERS[target].facts["format"]), folder, list(artifact.files))
         if not _runs_here(target):
             raise missing_extra(f"target '{target}'", str(runtime), EXPORTERS[target].extra)
     elif artifact.facts.get("form") != "plain":
@@ -116,7 +119,8 @@ def run_model(folder: Path, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float3
         given, got = Path(name) / "images.npy", Path(name) / "outputs.npy"
         np.save(given, images_NHWC, allow_pickle=False)
         job = {"folder": str(folder), "images": str(given), "outputs": str(got)}
-        run_child("infer", job, timeout_s=TIMEOUT_S, program=PROGRAM)
+        limits = {"timeout_s": TIMEOUT_S, "memory_mb": MEMORY_MB}
+        run_child("infer", job, program=PROGRAM, **limits)
         return np.load(got, allow_pickle=False)
 
 

@@ -21,7 +21,7 @@ from edgessl.core.artifact import Artifact
 from edgessl.core.errors import GateFailed
 from edgessl.core.images import to_model_input
 from edgessl.encoders.loading import write_tensors
-from edgessl.exporters import EXPORTERS, PRECISIONS, offered_by
+from edgessl.exporters import EXPORTERS, PRECISIONS, RUN_HERE, offered_by
 from edgessl.exporters.base import Scheme, Written
 from edgessl.exporters.parity import Parity, compare
 from edgessl.quantization.aware import AwareImages, AwarePlan, fine_tuned
@@ -57,7 +57,6 @@ FP16_AGREEMENT = 0.99
 # golden logits travel to other processors, whose integer kernels round differently
 GOLDEN_MARGIN, GOLDEN_LEAST = 1.5, 5e-2
 MOST_UNLABELLED = 4000  # unlabeled proof images beyond these add little
-RUN_HERE = "run here"  # state of a target's precision whose latency may be taken here
 ANALYZED, RACED = 64, 32
 AWARE_STEPS, AWARE_SELECTION = 100, 512
 
