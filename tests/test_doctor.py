@@ -43,7 +43,7 @@ def test_packages_are_tried_and_a_crash_is_a_line(tmp_path, monkeypatch):
 
 def machine(monkeypatch, **states):
     """Let packages be found as given: a version, None, or a problem."""
-    needs = [*doctor.TRAINING, *(p for t in EXPORTERS for p in EXPORTERS.load(t).needs)]
+    needs = [*doctor.TRAINING, *(p for t in EXPORTERS for p in doctor._packages_of(t))]
     every = dict.fromkeys(needs, "1.0") | states
 
     def look_for(names, untried=()):

@@ -207,7 +207,8 @@ def test_the_record_of_a_search():
             "integer_io": False,
         },
         "calibration_images": 64, "aware": False, "n": 100, "agreement": 0.99, "kl": 0.001,
-        "shift": 0.0, "snr_db": 20.0, "labelled": 0, "drop": 0.0, "bytes": 250, "ms": 1.0, "ratio": 0.5, "holds": True,
+        "shift": 0.0, "snr_db": 20.0, "labelled": 0, "drop": 0.0, "bytes": 250,
+        "ms": 1.0, "ratio": 0.5, "holds": True,
         "pointless": False, "error": None,
     }  # fmt: skip
 

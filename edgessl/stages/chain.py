@@ -16,7 +16,7 @@ from edgessl.stages.evaluate import evaluate
 from edgessl.stages.export import Source, export_folder, run_export
 from edgessl.stages.extract import run_extract
 from edgessl.stages.finetune import finetune_folder, run_finetune
-from edgessl.stages.judging import outcome_of
+from edgessl.stages.inference import outcome_of
 from edgessl.stages.networks import stock_net
 from edgessl.stages.pretrain import (
     build_method,

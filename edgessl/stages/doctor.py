@@ -20,7 +20,7 @@ from edgessl.exporters import EXPORTERS
 from edgessl.stages.imports import Package, look_for
 
 TRAINING = ("torch", "torchvision", "sklearn")
-SLOW = ("litert_torch",)  # ten seconds; tried when its target is asked for
+SLOW = ("litert_torch", "nncf")  # up to ten seconds; tried when their target is asked for
 EXTRAS: Mapping[str, str] = {package: "train" for package in TRAINING}
 # what the agent on a device can time a file with, by the names they are imported by
 DEVICE_RUNTIMES = {r.package.replace("-", "_"): r.extra for r in RUNTIMES.values()}

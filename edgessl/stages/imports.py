@@ -112,6 +112,7 @@ def import_all(job: dict[str, Any]) -> dict[str, Any]:
         os.environ.setdefault(name, value)
     # openvino imports its telemetry inside try; None makes that fail before any of it runs
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime has one, too, from 1.29 on
     answers, names = {}, [str(name) for name in job["names"]]
     for name in names:
         start, problem, facts = time.monotonic(), "", {}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgessl.core import files
 from edgessl.core.artifact import Artifact
 from edgessl.core.errors import FileInvalid
 from edgessl.core.images import to_logits, to_model_input
@@ -30,6 +31,7 @@ from edgessl.stages.conversion import extra_of
 
 PROGRAM = ("-m", "edgessl.stages.inference")
 PLACES = ("export/*/artifact.json", "extract/*/model.json")
+GATE = "gate.json"
 BATCH = 256  # images that are float32 at a time
 TIMEOUT_S, MEMORY_MB = 3600.0, 8192  # of the process that runs a file
 
@@ -63,12 +65,21 @@ def runnable_folder(what: str | Path | None) -> Path:
     )
 
 
-def _preference(folder: Path) -> tuple[bool, float, int]:
+def _preference(folder: Path) -> tuple[bool, bool, float, int, bool]:
+    """Return what to sort by: runs here, not refused, wide, first target, float32."""
     facts = Artifact.load(folder, verify=False).facts
     target = str(facts.get("target", ""))
     order = list(EXPORTERS)
     place = order.index(target) if target in order else len(order)
-    return not _runs_here(target), -float(facts.get("width", 0)), place
+    smaller = facts.get("quantize", "none") != "none"
+    refused = smaller and outcome_of(folder) == "FAIL"
+    return not _runs_here(target), refused, -float(facts.get("width", 0)), place, smaller
+
+
+def outcome_of(folder: Path) -> str | None:
+    """Return the verdict on an export; None for float32 and for what was not judged."""
+    path = folder / GATE
+    return files.read_json(path, "gate")["outcome"] if path.is_file() else None
 
 
 def _runs_here(target: str) -> bool:
@@ -89,10 +100,10 @@ def check_runnable(folder: Path, artifact: Artifact) -> None:
     if artifact.artifact_kind == "export":
         target = str(artifact.facts.get("target"))
         runtime = EXPORTERS[target].facts.get("runtime")
-        # what the target writes, not what the document claims, says how its files are checked
-        check_files(str(EXPORTERS[target].facts["format"]), folder, list(artifact.files))
         if not _runs_here(target):
             raise missing_extra(f"target '{target}'", str(runtime), EXPORTERS[target].extra)
+        # what the target writes, not what the document claims, says how its files are checked
+        check_files(str(EXPORTERS[target].facts["format"]), folder, list(artifact.files))
     elif artifact.facts.get("form") != "plain":
         raise FileInvalid(
             f"{folder} holds a host network, not the net that is deployed",

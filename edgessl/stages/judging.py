@@ -18,10 +18,10 @@ from edgessl.quantization.gate import Bounds, Verdict, as_record, judge
 from edgessl.stages.context import Context
 from edgessl.stages.export_records import Outputs
 from edgessl.stages.flips import FOLDER, TABLE, with_labels, write_flips
+from edgessl.stages.inference import GATE
 from edgessl.stages.proving import Material
 from edgessl.stages.roles import Split
 
-GATE = "gate.json"
 JUDGED = "judged"  # .json and .npz: the answers that a verdict rests on
 
 
@@ -130,12 +130,6 @@ def settle(context: Context, folder: Path, target: str) -> None:
         )
     if gate["outcome"] == "INCONCLUSIVE" and not section.allow_inconclusive:
         raise NotProvable(f"{name}: {reasons}", hint=_way_out(context, folder, gate))
-
-
-def outcome_of(folder: Path) -> str | None:
-    """Return the verdict on an export; None for float32 and for what was not judged."""
-    path = folder / GATE
-    return files.read_json(path, "gate")["outcome"] if path.is_file() else None
 
 
 def first(split: Split, n: int) -> Split:

@@ -59,10 +59,12 @@ def make_data(folder: Path) -> dict[str, str]:
     }
 
 
-def train(encoder: str, data: dict[str, str], folder: Path, *, epochs: int = 4) -> Path:
+def train(
+    encoder: str, data: dict[str, str], folder: Path, *, epochs: int = 4, stem: str = "small"
+) -> Path:
     """Train a 1x net from scratch with the program, and return the folder of the plain net."""
     settings = data | {
-        "encoder.name": encoder, "encoder.width": "1x", "encoder.stem": "small",
+        "encoder.name": encoder, "encoder.width": "1x", "encoder.stem": stem,
         "labels.per_class": None,
         "labels.draws": 1, "finetune.epochs": epochs, "finetune.batch": 64,
         "finetune.learning_rates": [3e-3],
