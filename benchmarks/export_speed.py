@@ -38,6 +38,7 @@ from edgessl.core.statistics import percentile_interval
 from edgessl.exporters import EXPORTERS
 from edgessl.exporters.base import Form, Scheme, Session
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # the plain path imports ONNX Runtime on its own
 RESULT = Path(__file__).parent / "results" / "export_speed.json"
 SIDE, CALIBRATION, WARM_UP = 224, 32, 10
 PACKAGES = (

@@ -258,9 +258,10 @@ def export(
     """
     require_training("export")
     from edgessl.stages.conversion import check_installed
-    from edgessl.stages.export import Source, export_folder, run_export
+    from edgessl.stages.export import Source, export_folder
     from edgessl.stages.networks import artifact_folders
     from edgessl.stages.resizes import measure_resizes
+    from edgessl.stages.targets import run_export
 
     places = artifact_folders(resolve(model, ["extract/*"]), "extract/*")
     context = open_run("export", places[0], settings, out, resume, reporter)

@@ -388,7 +388,8 @@ def make_preprocess(spec: dict[str, Any]) -> Callable[[Any], Any]:
     low, high = spec["value_range"]
     scale, shift = np.float32((high - low) / 255), np.float32(low)
     mean, std = np.asarray(spec["mean"], np.float32), np.asarray(spec["std"], np.float32)
-    channels_first, integers = spec["layout"] == "NCHW", spec.get("quantized")
+    channels_first = spec["layout"] == "NCHW"
+    integers: dict[str, Any] = spec.get("quantized") or {}
 
     def laid_out(x: Any) -> Any:
         return np.ascontiguousarray(x.transpose(2, 0, 1) if channels_first else x)[None]

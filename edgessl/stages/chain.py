@@ -13,7 +13,7 @@ from edgessl.stages.bench import measurable, run_bench
 from edgessl.stages.context import STAGE_FILE, Context
 from edgessl.stages.conversion import check_installed
 from edgessl.stages.evaluate import evaluate
-from edgessl.stages.export import Source, export_folder, run_export
+from edgessl.stages.export import Source, export_folder
 from edgessl.stages.extract import run_extract
 from edgessl.stages.finetune import finetune_folder, run_finetune
 from edgessl.stages.inference import outcome_of
@@ -27,6 +27,7 @@ from edgessl.stages.pretrain import (
 )  # fmt: skip
 from edgessl.stages.resizes import measure_resizes
 from edgessl.stages.rounds import rounds_of
+from edgessl.stages.targets import run_export
 from edgessl.training.loop import check_plan
 
 

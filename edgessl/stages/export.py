@@ -27,9 +27,7 @@ from edgessl.exporters.base import Form, Layer, Written
 from edgessl.exporters.parity import FLOAT32_TOLERANCE, Parity, compare
 from edgessl.stages import export_records as records
 from edgessl.stages.context import Context, clear
-from edgessl.stages.conversion import check_offered
 from edgessl.stages.export_records import Outputs
-from edgessl.stages.seen import check_unseen
 from edgessl.stages.workshop import Workshop
 
 
@@ -104,32 +102,6 @@ def form_of(context: Context) -> Form:
         embed=section.embed_preprocess, raw=section.raw_size,
         dynamic_batch=section.dynamic_batch, opset=section.opset,
     )  # fmt: skip
-
-
-def run_export(context: Context, source: Source, target: str) -> Path:
-    """Write, run and prove one target, in float32 and in the recipe's precision.
-
-    Returns:
-        Folder of the recipe's precision: the target's files, ``artifact.json``, ``golden.npz``,
-        ``parity.json``, ``predictions.csv``, ``layers.json`` and ``example.py``; for a quantised
-        file also its ``gate.json`` and ``search.json``.
-
-    Raises:
-        UsageProblem: No such target, or not in this precision.
-        GateFailed: The file does not give the answers of the PyTorch net; both outputs are kept
-            in ``mismatch.npz``.
-        NotProvable: The images cannot decide whether a quantised file does.
-        ConversionFailed, NativeCrash, OutOfMemory, MissingExtra: See ``run_child``.
-    """
-    precision = context.recipe.export.quantize
-    check_offered(target, precision)
-    check_unseen(context, source.folder)
-    exported = export_float(context, source, target)
-    if precision == "none":
-        return exported.folder
-    from edgessl.stages.quantize import export_quantized
-
-    return export_quantized(context, source, target, exported)
 
 
 def export_float(context: Context, source: Source, target: str) -> Exported:

@@ -10,7 +10,7 @@ from itertools import islice
 from math import inf
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from edgessl.core.errors import GateFailed
 from edgessl.core.images import to_model_input
 from edgessl.encoders.loading import write_tensors
 from edgessl.exporters import EXPORTERS, PRECISIONS, RUN_HERE, offered_by
-from edgessl.exporters.base import Scheme, Written
+from edgessl.exporters.base import Quantization, Scheme, Written
 from edgessl.exporters.parity import Parity, compare
 from edgessl.quantization.aware import AwareImages, AwarePlan, fine_tuned
 from edgessl.quantization.figures import NOISE, Figures, measure
@@ -70,7 +70,7 @@ class QuantizedFile:
         self.context, self.source, self.target = context, source, target
         self.float, self.material = exported, material
         self.section = context.recipe.export
-        self.precision = self.section.quantize
+        self.precision = cast("Quantization", self.section.quantize)  # none does not come here
         self.chosen_on = source.reference(material.selection.images)
         self.made: dict[str, tuple[Path, Written]] = {}
         self.float_ms: list[float] = []
@@ -130,7 +130,7 @@ class QuantizedFile:
             offered = [name for name in offered if name in ("int8", "w8a16")]
         ladder = Ladder(
             asked=Scheme(self.precision, integer_io=integers),
-            offered=offered,
+            offered=cast(list[Quantization], offered),
             sensitive=self._sensitive,
             calibration_images=self.section.calibration_images,
             images=len(self.material.calibration),
