@@ -70,7 +70,8 @@ class QuantizedFile:
         self.context, self.source, self.target = context, source, target
         self.float, self.material = exported, material
         self.section = context.recipe.export
-        self.precision = cast("Quantization", self.section.quantize)  # none does not come here
+        # "none" does not come here
+        self.precision: Quantization = cast("Quantization", self.section.quantize)
         self.chosen_on = source.reference(material.selection.images)
         self.made: dict[str, tuple[Path, Written]] = {}
         self.float_ms: list[float] = []
@@ -130,7 +131,7 @@ class QuantizedFile:
             offered = [name for name in offered if name in ("int8", "w8a16")]
         ladder = Ladder(
             asked=Scheme(self.precision, integer_io=integers),
-            offered=cast(list[Quantization], offered),
+            offered=cast("list[Quantization]", offered),
             sensitive=self._sensitive,
             calibration_images=self.section.calibration_images,
             images=len(self.material.calibration),
