@@ -43,7 +43,9 @@ def test_packages_are_tried_and_a_crash_is_a_line(tmp_path, monkeypatch):
 
 def machine(monkeypatch, **states):
     """Let packages be found as given: a version, None, or a problem."""
-    needs = [*doctor.TRAINING, *(p for t in EXPORTERS for p in doctor._packages_of(t))]
+    classes = [EXPORTERS.load(name) for name in EXPORTERS]
+    further = [p for c in classes for names in (c.needs, *c.quantizes.values()) for p in names]
+    needs = [*doctor.TRAINING, *(package.split(".")[0] for package in further)]
     every = dict.fromkeys(needs, "1.0") | states
 
     def look_for(names, untried=()):
