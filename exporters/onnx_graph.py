@@ -56,6 +56,7 @@ def finish(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnx
 
     strip(model)
+    drop_unused_initializers(model)  # a runtime would warn of each
     sort_nodes(model)
     domains = {node.domain for node in model.graph.node}
     used = [item for item in model.opset_import if item.domain in domains]
