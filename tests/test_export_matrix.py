@@ -34,6 +34,8 @@ def exported(data, tmp_path_factory):
     """Export a net to all targets in one precision; nets are trained, files written once."""
     root = tmp_path_factory.mktemp("nets")
     plain, done = {}, {}
+    patch = pytest.MonkeyPatch()
+    patch.setattr("edgessl.stages.resizes.measure_resizes", lambda *_: None)  # has its own tests
 
     def export(encoder: str, precision: str):
         if encoder not in plain:
@@ -49,7 +51,8 @@ def exported(data, tmp_path_factory):
             )
         return done[encoder, precision]
 
-    return export
+    yield export
+    patch.undo()
 
 
 def records(outcome, precision):

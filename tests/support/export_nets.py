@@ -9,7 +9,7 @@ from edgessl import api
 from edgessl.core.console import Reporter
 from edgessl.core.errors import DataInvalid
 
-TRAIN, TEST = 2400, 1000
+TRAIN, TEST = 1800, 600
 QUIET = Reporter(quiet=True)
 
 
@@ -60,7 +60,7 @@ def make_data(folder: Path) -> dict[str, str]:
 
 
 def train(
-    encoder: str, data: dict[str, str], folder: Path, *, epochs: int = 3, stem: str = "small"
+    encoder: str, data: dict[str, str], folder: Path, *, epochs: int = 4, stem: str = "stock"
 ) -> Path:
     """Train a 1x net from scratch with the program, and return the folder of the plain net."""
     settings = data | {
