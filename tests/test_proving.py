@@ -8,10 +8,11 @@ from edgessl.core.artifact import InputSpec
 from edgessl.core.console import Reporter
 from edgessl.core.errors import DataInvalid
 from edgessl.core.images import image_sha256
-from edgessl.core.recipe import Data, Recipe
+from edgessl.core.recipe import Data, Export, Recipe
 from edgessl.stages.flips import read_labels, with_labels, write_flips
 from edgessl.stages.proving import gather, held_out_count, held_out_rows
-from edgessl.stages.roles import Images
+from edgessl.stages.roles import Images, check_sources
+from edgessl.stages.workshop import Workshop
 
 SPEC = InputSpec.square(8)
 
@@ -172,3 +173,19 @@ def test_a_garbled_table_is_told_with_its_line(tmp_path, text, message):
     with pytest.raises(DataInvalid, match=message) as caught:
         read_labels(tmp_path, ["class 0", "class 1"])
     assert "line 2" in caught.value.message
+
+
+def test_a_try_that_failed_leaves_no_folder_in_the_way(tmp_path):
+    with Workshop("onnx", Export(), tmp_path / "log") as shop:
+        first = shop.place("try-0")
+        (first / "half.onnx").write_bytes(b"x")
+        second = shop.place("try-0")
+        assert second != first
+        assert list(second.iterdir()) == []
+    assert not first.exists()
+
+
+def test_calibration_images_that_are_not_there_cost_no_conversion():
+    recipe = Recipe.model_validate({"export": {"quantize": "int8", "calibration": "/nowhere"}})
+    with pytest.raises(DataInvalid, match="/nowhere"):
+        check_sources(recipe)

@@ -360,6 +360,9 @@ def check_sources(recipe: Recipe) -> None:
         _open_labelled(data.labelled, data.group_by)
     if data.test is not None:
         open_source(data.test).require_labels()
+    further = (data.proof, recipe.export.calibration) if recipe.export.quantize != "none" else ()
+    for where in filter(None, further):
+        open_source(where)
 
 
 def _open_labelled(where: str, group_by: str | None) -> ImageSet:

@@ -51,10 +51,8 @@ class Workshop:
         self._folder.cleanup()
 
     def place(self, name: str) -> Path:
-        """Return an empty folder for files that are tried."""
-        folder = Path(self._folder.name) / name
-        folder.mkdir()
-        return folder
+        """Return an empty folder of its own for files that are tried, whatever failed before."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._folder.name))
 
     def convert(self, model: Path, out: Path, form: Form) -> tuple[Written, str]:
         """Write a plain net in float32; return what was written, and its format."""
