@@ -6,7 +6,7 @@ DEVICES = Table(
     "device",
     {
         "local": Entry(
-            "edgessl.devices.local:LocalDevice",
+            "edgessl.devices.local:open_board",
             "this machine, in fresh processes",
             facts={"address": "none needed", "runtimes": "onnxruntime, openvino, litert"},
         ),

@@ -1,13 +1,53 @@
-"""What a board is to the rest of the house: a shell, and what it can tell about itself."""
+"""What a board is to the rest of the house: how to reach it, and what it can tell about itself."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from edgessl.core.errors import EdgeSSLError
+
+if TYPE_CHECKING:
+    from edgessl.devices.conversation import Sources
+    from edgessl.devices.events import Run
+    from edgessl.devices.protocol import Finding, Preset
 
 AGENT = Path(__file__).with_name("agents") / "agent.py"
+Progress = Callable[[str], None]
+
+
+class CommandFailed(EdgeSSLError):
+    """A program on the board ended with a status other than 0.
+
+    Args:
+        message: What ran and how it ended, with the last lines of its errors.
+        status: Its exit status; a negative one names the signal.
+    """
+
+    def __init__(self, message: str, *, status: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A board as the user names it: an entry of the file of boards, or the command line.
+
+    Attributes:
+        kind: Name of an entry in the table of devices.
+        address: ``ssh://user@host:port``, ``user@host``, an alias of the SSH configuration,
+            ``adb``, ``adb:serial``; empty for the machine that edgessl runs on.
+        name: What the user called it; empty for a board that was only addressed.
+        python: The interpreter on the board; empty to look for one.
+    """
+
+    kind: str
+    address: str = ""
+    name: str = ""
+    python: str = ""
 
 
 class Stream(Protocol):
@@ -17,6 +57,7 @@ class Stream(Protocol):
         """Return the next line without its end, or None when the program closed its output.
 
         Raises:
+            BoardUnreachable: The connection was lost.
             EdgeSSLError: No line came within ``timeout_s``.
         """
         ...
@@ -25,6 +66,7 @@ class Stream(Protocol):
         """Return the exit status; a negative one names the signal.
 
         Raises:
+            BoardUnreachable: The connection was lost.
             EdgeSSLError: It did not end within ``timeout_s``.
         """
         ...
@@ -36,30 +78,52 @@ class Stream(Protocol):
 
 
 class Shell(Protocol):
-    """A way to run programs on a board and to move files.
+    """A way to run programs on a board and to move files; opened on first use.
 
-    Commands run in ``workdir``; remote names are relative to it, with ``/`` between parts.
+    Commands run in ``workdir``; remote names are relative to it, with ``/`` between parts, or
+    absolute. Whatever ends the connection, also a kill of this process, removes ``workdir``.
 
     Attributes:
-        workdir: A folder on the board that is ours alone.
+        where: How messages call the place: ``this machine``, ``ssh://pi@board``, ``adb:serial``.
     """
 
-    workdir: str
+    where: str
+
+    @property
+    def workdir(self) -> str:
+        """A new folder on the board that is ours alone and goes away with the shell."""
+        ...
+
+    @property
+    def home(self) -> str:
+        """A folder on the board that stays: runtimes of ``devices setup``, built engines."""
+        ...
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> str:
         """Run a program with closed standard input and return what it printed.
 
         Raises:
-            EdgeSSLError: It is not there, failed, or did not end within ``timeout_s``.
+            BoardUnreachable: No connection, or it was lost.
+            CommandFailed: Not there (status 127) or failed.
+            EdgeSSLError: It did not end within ``timeout_s``; it is killed.
         """
         ...
 
     def start(self, argv: Sequence[str]) -> AbstractContextManager[Stream]:
-        """Start a program with open standard input; leaving the context ends it."""
+        """Start a program with open standard input; leaving the context ends it.
+
+        Raises:
+            BoardUnreachable: No connection.
+        """
         ...
 
     def put(self, local: Path, remote: str) -> None:
-        """Copy a file to the board; folders on the way are made."""
+        """Copy a file to the board: whole, checked by hash, or not at all; folders are made.
+
+        Raises:
+            BoardUnreachable: No connection, or it was lost.
+            DiskFull: No space is left on the board.
+        """
         ...
 
     def get(self, remote: str, local: Path) -> None:
@@ -75,18 +139,75 @@ class Shell(Protocol):
         ...
 
 
-class Device(Protocol):
-    """A board. The class is called without arguments: addresses are not in recipes yet.
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Something the agent reads on the board as text, to be understood on the workstation.
 
     Attributes:
-        kind: Name of its entry in the table of devices, set by each class of its own.
-        python: The interpreter on the board that has the runtime.
-        shell: How to reach it; opened on first use, so that making a device reaches nothing.
+        name: Key under which the text comes back; a probe that fails is left out.
+        argv: Program to run, or
+        file: a file to read; a pattern of ``glob`` reads all that match, one line each,
+            ``path<TAB>content``.
+        when: ``ends``: before and after the timed part only; ``second``: also once a second
+            between samples, for what costs a few milliseconds at most.
+    """
+
+    name: str
+    argv: tuple[str, ...] = ()
+    file: str = ""
+    when: Literal["ends", "second"] = "ends"
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """A power sensor of the board, read by a process of its own while samples are taken.
+
+    Attributes:
+        scope: What it sees: ``wall``, ``usb``, ``module``, ``soc``, ``battery``, ``estimate``.
+        source: The sensor in words, for the record.
+        probes: What is read each time (``when`` does not matter).
+        hz: Readings a second.
+        watts: From the texts of one reading, by probe name, to watts; None if unreadable.
+    """
+
+    scope: Literal["wall", "usb", "module", "soc", "battery", "estimate"]
+    source: str
+    probes: tuple[Probe, ...]
+    hz: float
+    watts: Callable[[Mapping[str, str]], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What is special about one kind of board; a plain Linux board has none of it.
+
+    Attributes:
+        probes: What the agent reads there beside the usual files.
+        meter: From the facts of the board to its power sensor, None where there is none.
+        conditions: From the runs to lines about the state of the board (throttling, power mode).
+        findings: From the runs to verdicts that only this board can give.
+        runtimes: By format, the runtimes that are tried, best first; others use the default.
+        mismatch: From the facts to the reason why the board is not of this kind, or "".
+    """
+
+    probes: tuple[Probe, ...] = ()
+    meter: Callable[[Mapping[str, Any]], Meter | None] = lambda _facts: None
+    conditions: Callable[[Sequence[Run]], Iterable[str]] = lambda _runs: ()
+    findings: Callable[[Sequence[Run]], Iterable[Finding]] = lambda _runs: ()
+    runtimes: Mapping[str, tuple[str, ...]] | None = None
+    mismatch: Callable[[Mapping[str, Any]], str] = lambda _facts: ""
+
+
+class Device(Protocol):
+    """A board that can be measured. Table entries are functions from a :class:`Board` to one.
+
+    Attributes:
+        kind: Name of its entry in the table of devices.
+        traits: What is special about it.
     """
 
     kind: str
-    python: str
-    shell: Shell
+    traits: Traits
 
     @property
     def id(self) -> str:
@@ -94,5 +215,24 @@ class Device(Protocol):
         ...
 
     def facts(self) -> Mapping[str, Any]:
-        """Return what the agent's ``facts`` command says."""
+        """Return what the agent's ``facts`` command says; asked once.
+
+        Raises:
+            BoardUnreachable: No connection.
+            EdgeSSLError: No Python on the board, or it told nothing.
+        """
+        ...
+
+    def measure(
+        self, plan: dict[str, Any], sources: Sources, preset: Preset, say: Progress
+    ) -> list[Run]:
+        """Copy what is needed, run the plan once per repeat, and return the agent's events.
+
+        Raises:
+            See :func:`edgessl.devices.conversation.run_processes`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Leave the board clean and let go of it; called twice is fine."""
         ...

@@ -18,8 +18,8 @@ from edgessl.core.artifact import Artifact
 from edgessl.core.errors import InvalidInput, UsageProblem
 from edgessl.core.measurement import BenchResult
 from edgessl.devices import events, protocol, record
-from edgessl.devices.base import AGENT, Device
-from edgessl.devices.conversation import PROTO, RUNTIMES, Progress, Sources, run_processes
+from edgessl.devices.base import AGENT, Device, Progress
+from edgessl.devices.conversation import PROTO, RUNTIMES, Sources
 from edgessl.devices.pack import Pack, check_golden
 from edgessl.devices.protocol import Preset
 
@@ -92,7 +92,7 @@ def bench_artifact(  # noqa: PLR0913  (the choices of one bench, all named at th
         "rotation": images.rotation(),
         "has_reference": images.reference is not None,
     }
-    runs = run_processes(device, plan, Sources(folder, artifact, golden, pack), preset, say)
+    runs = device.measure(plan, Sources(folder, artifact, golden, pack), preset, say)
     judged = protocol.judge(runs, preset, provider=plan["provider"], precision=asked.precision)
     found = record.answers(runs[0])
     latency = record.latencies(runs)

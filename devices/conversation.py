@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgessl.core import files
 from edgessl.core.artifact import Artifact
@@ -22,14 +22,16 @@ from edgessl.core.errors import (
 )
 from edgessl.core.registry import missing_extra
 from edgessl.devices import events
-from edgessl.devices.base import AGENT, Device, Stream
+from edgessl.devices.base import AGENT, Progress, Stream
 from edgessl.devices.protocol import Preset
+
+if TYPE_CHECKING:
+    from edgessl.devices.linux import LinuxDevice
 
 PROTO = 1
 # A board may compile a graph for minutes before the next line comes.
 SILENCE_S = 600.0
 END_S = 30.0
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Sources:
     golden: Path
     pack: Path
 
-    def put(self, device: Device, remote: str) -> dict[str, str]:
+    def put(self, device: LinuxDevice, remote: str) -> dict[str, str]:
         """Copy under names that carry the content hash; return the plan's file names."""
         agent, golden, pack = (
             (path, f"{remote}/{path.stem}-{files.sha256_file(path)[:16]}{path.suffix}")
@@ -76,7 +78,7 @@ class Sources:
 
 
 def run_processes(
-    device: Device, plan: dict[str, Any], sources: Sources, preset: Preset, say: Progress
+    device: LinuxDevice, plan: dict[str, Any], sources: Sources, preset: Preset, say: Progress
 ) -> list[list[events.Event]]:
     """Copy everything, run the agent once per repeat, return its events, clean up.
 
@@ -102,7 +104,7 @@ def run_processes(
                 local.write_text(json.dumps(full), encoding="utf-8")
                 device.shell.put(local, f"{remote}/plan-{repeat}.json")
             argv = [
-                device.python,
+                *device.command(plan["runtime"]),
                 placed["agent"],
                 "bench",
                 "--plan",
@@ -126,7 +128,7 @@ def timing_of(preset: Preset, runs: Sequence[events.Run]) -> dict[str, Any]:
     return asdict(preset) | {"cool_to_c": cool_to_c}
 
 
-def _listen(stream: Stream, device: Device, runtime: str, say: Progress) -> list[events.Event]:
+def _listen(stream: Stream, device: LinuxDevice, runtime: str, say: Progress) -> list[events.Event]:
     seen: list[events.Event] = []
     while (line := stream.read_line(SILENCE_S)) is not None:
         try:
@@ -152,7 +154,7 @@ def _listen(stream: Stream, device: Device, runtime: str, say: Progress) -> list
     )
 
 
-def _explain(event: events.Event, device: Device, runtime: str) -> EdgeSSLError:
+def _explain(event: events.Event, device: LinuxDevice, runtime: str) -> EdgeSSLError:
     kind, text = event["type"], event["msg"]
     if kind == "MissingRuntime":
         asked = RUNTIMES[runtime]

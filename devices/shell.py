@@ -1,8 +1,9 @@
-"""Shells: this machine, and a scripted one for tests of everything but the silicon."""
+"""The shell of this machine: programs in a private folder, killed as a group."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import shutil
@@ -11,13 +12,13 @@ import subprocess
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from edgessl.core.errors import EdgeSSLError
+from edgessl.core.errors import DiskFull, EdgeSSLError
+from edgessl.devices.base import CommandFailed
 
 TAIL_LINES = 20
 GRACE_S = 5.0  # between a closed standard input and a kill
@@ -81,16 +82,19 @@ class LocalStream:
 class LocalShell:
     """Runs programs on this machine, in a private folder that goes away with the shell."""
 
+    where = "this machine"
+
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="edgessl-")
         self.workdir = self._folder.name
+        self.home = str(Path.home() / ".edgessl")
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> str:
         """Run a program to its end and return its output.
 
         Raises:
-            EdgeSSLError: Not found, failed (with the last lines of its errors), or timed out;
-                on a time-out its whole process group is killed.
+            CommandFailed: Not found, or it failed (with the last lines of its errors).
+            EdgeSSLError: Timed out; its whole process group is killed.
         """
         process = self._popen(argv, stdin=subprocess.DEVNULL)
         try:
@@ -101,7 +105,8 @@ class LocalShell:
             _kill_group(process)
         if process.returncode:
             tail = "\n".join(errors.decode("utf-8", "replace").splitlines()[-TAIL_LINES:])
-            raise EdgeSSLError(f"{argv[0]} ended with status {process.returncode}: {tail}")
+            text = f"{argv[0]} ended with status {process.returncode}: {tail}"
+            raise CommandFailed(text, status=process.returncode)
         return output.decode("utf-8", "replace")
 
     @contextmanager
@@ -109,7 +114,7 @@ class LocalShell:
         """Start a program; on leaving, its standard input closes, then its group is killed.
 
         Raises:
-            EdgeSSLError: The program is not there.
+            CommandFailed: The program is not there.
         """
         process = self._popen(argv, stdin=subprocess.PIPE)
         try:
@@ -133,13 +138,26 @@ class LocalShell:
                 start_new_session=True,  # a group of its own: killed as one
             )
         except OSError as error:
-            raise EdgeSSLError(f"cannot start {argv[0]}: {error.strerror or error}") from error
+            text = f"cannot start {argv[0]}: {error.strerror or error}"
+            raise CommandFailed(text, status=127) from error
 
     def put(self, local: Path, remote: str) -> None:
-        """Copy a file into the private folder."""
+        """Copy a file into the private folder, whole or not at all.
+
+        Raises:
+            DiskFull: No space is left.
+        """
         target = Path(self.workdir) / remote
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(local, target)
+        part = target.with_name(f"{target.name}.part")
+        try:
+            shutil.copyfile(local, part)
+            part.replace(target)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            if error.errno == errno.ENOSPC:
+                raise DiskFull(f"no space left in {self.workdir} for {local.name}") from error
+            raise
 
     def get(self, remote: str, local: Path) -> None:
         """Copy a file out of the private folder."""
@@ -163,109 +181,3 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a scripted program does.
-
-    Args:
-        output: Everything it prints.
-        status: Its exit status.
-        errors: What it writes to standard error.
-        hangs: It never ends after its output.
-    """
-
-    output: str = ""
-    status: int = 0
-    errors: str = ""
-    hangs: bool = False
-
-
-@dataclass
-class FakeStream:
-    """A scripted program in mid-run."""
-
-    answer: Answer
-    lines: deque[str]
-
-    def read_line(self, timeout_s: float) -> str | None:
-        """Return the next scripted line."""
-        if self.lines:
-            return self.lines.popleft()
-        if self.answer.hangs:
-            raise EdgeSSLError(f"the program said nothing for {timeout_s:g} s")
-        return None
-
-    def wait(self, timeout_s: float) -> int:
-        """Return the scripted status."""
-        if self.answer.hangs:
-            raise EdgeSSLError(f"the program did not end within {timeout_s:g} s")
-        return self.answer.status
-
-    @property
-    def stderr_tail(self) -> str:
-        """The scripted errors."""
-        return self.answer.errors
-
-
-@dataclass
-class FakeShell:
-    """A board that follows a script, and remembers what it was asked.
-
-    Args:
-        script: From an argument list to what the program does.
-        workdir: Name of the folder on the pretended board.
-
-    Attributes:
-        transcript: ("run" | "start", argv), ("put" | "get" | "remove", (remote,)), in order.
-        files: What lies on the pretended board, by remote name.
-    """
-
-    script: Callable[[tuple[str, ...]], Answer]
-    workdir: str = "edgessl-work"
-    transcript: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    def run(self, argv: Sequence[str], *, timeout_s: float) -> str:
-        """Return the scripted output.
-
-        Raises:
-            EdgeSSLError: The script says that it fails or hangs.
-        """
-        answer = self._ask("run", argv)
-        if answer.hangs:
-            raise EdgeSSLError(f"{argv[0]} did not end within {timeout_s:g} s")
-        if answer.status:
-            raise EdgeSSLError(f"{argv[0]} ended with status {answer.status}: {answer.errors}")
-        return answer.output
-
-    @contextmanager
-    def start(self, argv: Sequence[str]) -> Iterator[FakeStream]:
-        """Play the scripted output line by line."""
-        answer = self._ask("start", argv)
-        yield FakeStream(answer, deque(answer.output.splitlines()))
-
-    def _ask(self, verb: str, argv: Sequence[str]) -> Answer:
-        self.transcript.append((verb, tuple(argv)))
-        return self.script(tuple(argv))
-
-    def put(self, local: Path, remote: str) -> None:
-        """Keep the bytes of a file."""
-        self.transcript.append(("put", (remote,)))
-        self.files[remote] = local.read_bytes()
-
-    def get(self, remote: str, local: Path) -> None:
-        """Write the bytes of a kept file."""
-        self.transcript.append(("get", (remote,)))
-        local.write_bytes(self.files[remote])
-
-    def remove(self, remote: str) -> None:
-        """Forget a file, or all files of a folder."""
-        self.transcript.append(("remove", (remote,)))
-        for name in [n for n in self.files if n == remote or n.startswith(f"{remote}/")]:
-            del self.files[name]
-
-    def close(self) -> None:
-        """Forget everything that is kept."""
-        self.files.clear()

@@ -27,12 +27,13 @@ from edgessl.core.images import image_sha256, to_model_input
 from edgessl.core.measurement import BenchResult
 from edgessl.core.statistics import wilson
 from edgessl.devices import DEVICES, conversation, events
-from edgessl.devices.base import AGENT
+from edgessl.devices.base import AGENT, Board
 from edgessl.devices.bench import bench_artifact
-from edgessl.devices.local import LocalDevice
+from edgessl.devices.fake import Answer, FakeShell
+from edgessl.devices.linux import LinuxDevice
 from edgessl.devices.protocol import Preset
 from edgessl.devices.record import calibration_error
-from edgessl.devices.shell import Answer, FakeShell, LocalShell
+from edgessl.devices.shell import LocalShell
 
 SPEC = InputSpec.square(8)
 CLASSES, N = 7, 90
@@ -118,12 +119,12 @@ def stage(tiny_onnx, tmp_path):
 
 @pytest.fixture
 def device():
-    device = DEVICES.load("local")()
+    device = DEVICES.load("local")(Board("local"))
     yield device
     assert not any(
         Path(device.shell.workdir).iterdir()
     )  # every bench cleans up, also after a failure
-    device.shell.close()
+    device.close()
 
 
 def change(pack, **arrays):
@@ -383,7 +384,7 @@ def sabotaged(code, stage, out):
     shell = Sabotaged()
     shell.code = code
     try:
-        return bench_artifact(LocalDevice(shell), *stage, out, preset=MINI)
+        return bench_artifact(LinuxDevice(Board("local"), shell), *stage, out, preset=MINI)
     finally:
         assert not any(Path(shell.workdir).iterdir())
         shell.close()
@@ -465,7 +466,7 @@ def scripted(lines, status=0, errors=""):
             return Answer(json.dumps(facts))
         return Answer("\n".join(lines), status, errors)
 
-    return LocalDevice(FakeShell(script), python="python3.11")
+    return LinuxDevice(Board("local", python="python3.11"), FakeShell(script))
 
 
 def test_a_board_is_driven_through_its_shell_alone(device, stage, tmp_path):
@@ -480,7 +481,9 @@ def test_a_board_is_driven_through_its_shell_alone(device, stage, tmp_path):
                 stream.read_line = lambda timeout_s: told.append(read_line(timeout_s)) or told[-1]
                 yield stream
 
-    here = bench_artifact(LocalDevice(Overheard()), *stage, tmp_path / "a", preset=MINI)
+    here = bench_artifact(
+        LinuxDevice(Board("local"), Overheard()), *stage, tmp_path / "a", preset=MINI
+    )
     board = scripted(["a greeting of the login shell", *told[:-1], '{"k":"news"}'])
     there = bench_artifact(board, *stage, tmp_path / "b", preset=MINI)
     assert there.latency_ms == here.latency_ms

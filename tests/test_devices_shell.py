@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from edgessl.core.errors import EdgeSSLError
-from edgessl.devices.local import LocalDevice, device_id
-from edgessl.devices.shell import Answer, FakeShell, LocalShell
+from edgessl.devices.base import Board
+from edgessl.devices.fake import Answer, FakeShell
+from edgessl.devices.linux import LinuxDevice, device_id
+from edgessl.devices.local import open_board
+from edgessl.devices.shell import LocalShell
 
 
 @pytest.fixture
@@ -110,7 +113,7 @@ FACTS = (
 
 def test_a_scripted_board_answers_and_remembers():
     shell = FakeShell(lambda argv: Answer(f"Welcome to the board\n{FACTS}\n"))
-    device = LocalDevice(shell, python="python3")
+    device = LinuxDevice(Board("local", python="python3"), shell)
     assert device.id == "raspberry-pi-4-model-b-rev-1-4-4c-0a1b2c"
     assert device.facts()["cores"] == 4
     assert shell.transcript == [
@@ -121,9 +124,38 @@ def test_a_scripted_board_answers_and_remembers():
     assert shell.files == {}
 
 
+def elsewhere(said, status=0):
+    shell = FakeShell(lambda argv: Answer(said, status, "sh: 1: exec: python3: not found"))
+    return LinuxDevice(Board("ssh", "ssh://pi@board"), shell)
+
+
+def test_a_board_elsewhere_needs_a_python_that_is_new_enough():
+    assert elsewhere("edgessl-python 3 9 /usr/bin/python3\n").python == "/usr/bin/python3"
+    with pytest.raises(EdgeSSLError, match=r"is Python 3\.6; 3\.8 or newer") as old:
+        _ = elsewhere("edgessl-python 3 6 /usr/bin/python3\n").python
+    with pytest.raises(EdgeSSLError, match=r"no Python on a scripted board.*not found") as none:
+        _ = elsewhere("", status=127).python
+    for caught in (old, none):
+        assert "--python /path/to/python3" in caught.value.hint
+    with pytest.raises(EdgeSSLError, match="is not Python: 'BusyBox"):
+        _ = elsewhere("BusyBox v1.35").python
+
+
+def test_a_runtime_of_the_board_is_started_from_its_private_folder():
+    def script(argv):
+        if "edgessl-python" in argv[2]:
+            return Answer("edgessl-python 3 11 /usr/bin/python3")
+        return Answer(f"edgessl-runtime {argv[3]}/litert/edgessl.json\n")
+
+    device = LinuxDevice(Board("rpi", "ssh://pi@board"), FakeShell(script))
+    private = "PYTHONPATH=/home/board/.edgessl/runtimes/litert"
+    assert device.command("litert") == ["env", private, "/usr/bin/python3"]
+    assert device.command("openvino") == ["/usr/bin/python3"]
+
+
 def test_a_board_without_facts_is_an_error_not_a_crash():
     with pytest.raises(EdgeSSLError, match="told no facts: 'no python'"):
-        LocalDevice(FakeShell(lambda argv: Answer("no python"))).facts()
+        LinuxDevice(Board("local"), FakeShell(lambda argv: Answer("no python"))).facts()
 
 
 def test_ids_are_plain_and_hold_neither_marks_nor_clock():
@@ -133,10 +165,10 @@ def test_ids_are_plain_and_hold_neither_marks_nor_clock():
 
 
 def test_this_machine_describes_itself_without_its_names():
-    device = LocalDevice()
+    device = open_board(Board("local"))
     facts = device.facts()
     assert facts["cores"] == os.cpu_count()
     assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
     assert "power draw" in facts["not_observable"]
     assert os.uname().nodename not in str(facts).split()
-    device.shell.close()
+    device.close()

@@ -1,16 +1,16 @@
 """The table of devices: what every entry keeps to, and the three places that know a runtime."""
 
 import json
-import re
 import runpy
 
 import pytest
 
 from edgessl.devices import DEVICES
-from edgessl.devices.base import AGENT, Device, Shell
+from edgessl.devices.base import AGENT, Board, Device, Shell, Traits
 from edgessl.devices.bench import RUNTIME_OF_FORMAT
 from edgessl.devices.conversation import RUNTIMES
-from edgessl.devices.shell import Answer, FakeShell
+from edgessl.devices.fake import Answer, FakeShell
+from edgessl.devices.shell import LocalShell
 from edgessl.exporters import EXPORTERS
 
 
@@ -24,23 +24,26 @@ def named_operations(protocol):
 
 
 @pytest.mark.parametrize("name", tuple(DEVICES))
-def test_the_table_fits_the_classes(name):
-    made = DEVICES.load(name)()  # no arguments: a recipe has nothing to give
+def test_the_table_fits_the_protocol(name):
+    made = DEVICES.load(name)(Board(name))
     assert made.kind == name
-    assert isinstance(made.python, str)
-    for part, protocol in ((made, Device), (made.shell, Shell)):
-        missing = {n for n in named_operations(protocol) if not callable(getattr(part, n, None))}
-        assert missing == set()
-    assert made.shell.workdir
+    assert isinstance(made.traits, Traits)
+    missing = {n for n in named_operations(Device) if not callable(getattr(made, n, None))}
+    assert missing == set()
+    made.close()
+    made.close()
     assert set(str(DEVICES[name].facts["runtimes"]).split(", ")) <= set(RUNTIMES)
-    made.shell.close()
-    made.shell = pretended_board()  # none of its own is needed: its facts come through the shell
-    assert re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", made.id)
-    assert made.facts()["cores"] == 4
-    again = DEVICES.load(name)()
-    again.shell.close()
-    again.shell = pretended_board()
-    assert again.id == made.id
+
+
+@pytest.mark.parametrize("shell", [LocalShell, pretended_board])
+def test_the_shells_fit_the_protocol(shell):
+    made = shell()
+    missing = {n for n in named_operations(Shell) if not callable(getattr(made, n, None))}
+    assert missing == set()
+    assert made.where
+    assert made.home
+    assert made.workdir
+    made.close()
 
 
 def test_every_runtime_of_a_format_is_known_to_host_and_agent():

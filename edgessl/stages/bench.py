@@ -17,7 +17,7 @@ from edgessl.core.artifact import Artifact
 from edgessl.core.errors import EdgeSSLError, Interrupted, MeasurementNotValid, UsageProblem
 from edgessl.core.measurement import VERDICT_ORDER, BenchResult
 from edgessl.devices import DEVICES
-from edgessl.devices.base import Device
+from edgessl.devices.base import Board, Device
 from edgessl.devices.bench import RUNTIME_OF_FORMAT, bench_artifact
 from edgessl.devices.protocol import expected_seconds, preset_named
 from edgessl.exporters import EXPORTERS, RUN_HERE
@@ -48,7 +48,7 @@ def run_bench(
         ``MeasurementNotValid`` when a verdict is not VALID and the recipe does not allow that.
     """
     section = context.recipe.bench
-    device: Device = DEVICES.load(section.device)()
+    device: Device = DEVICES.load(section.device)(Board(section.device))
     preset = preset_named(section.preset)
     pack, proof = context.folder("bench", PACK), context.pictures.proof
     minutes = expected_seconds(preset) * len(folders) / 60
@@ -73,7 +73,7 @@ def run_bench(
                 context.reporter.warn(f"{folder.name}: {error.message}")
     finally:
         pack.unlink(missing_ok=True)
-        device.shell.close()
+        device.close()
     status = "failed" if problems else "done"
     context.run.finish_stage("bench", time.monotonic() - began, status)
     doubtful = [r for r in results if r.verdict != "VALID"]
