@@ -159,6 +159,21 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Fit:
+    """A published line from what a sensor sees to what the whole board draws: an estimate.
+
+    Attributes:
+        slope: Watts of the board per watt of the sensor.
+        offset_w: Watts that the sensor never sees.
+        source: Who fitted it, on what.
+    """
+
+    slope: float
+    offset_w: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Meter:
     """A power sensor of the board, read by a process of its own while samples are taken.
 
@@ -168,6 +183,7 @@ class Meter:
         probes: What is read each time (``when`` does not matter).
         hz: Readings a second.
         watts: From the texts of one reading, by probe name, to watts; None if unreadable.
+        fit: To the whole board, shown apart as an estimate; None where nobody published one.
     """
 
     scope: Literal["wall", "usb", "module", "soc", "battery", "estimate"]
@@ -175,6 +191,7 @@ class Meter:
     probes: tuple[Probe, ...]
     hz: float
     watts: Callable[[Mapping[str, str]], float | None]
+    fit: Fit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +201,7 @@ class Traits:
     Attributes:
         probes: What the agent reads there beside the usual files.
         meter: From the facts of the board to its power sensor, None where there is none.
+        no_meter: From the facts to the reason why there is none.
         conditions: From the runs to lines about the state of the board (throttling, power mode).
         findings: From the runs to verdicts that only this board can give.
         runtimes: By format, the runtimes that are tried, best first; others use the default.
@@ -192,6 +210,7 @@ class Traits:
 
     probes: tuple[Probe, ...] = ()
     meter: Callable[[Mapping[str, Any]], Meter | None] = lambda _facts: None
+    no_meter: Callable[[Mapping[str, Any]], str] = lambda _facts: "no power sensor is known here"
     conditions: Callable[[Sequence[Run]], Iterable[str]] = lambda _runs: ()
     findings: Callable[[Sequence[Run]], Iterable[Finding]] = lambda _runs: ()
     runtimes: Mapping[str, tuple[str, ...]] | None = None
