@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgessl import __version__
 from edgessl.core import files
@@ -18,25 +18,25 @@ from edgessl.core.artifact import Artifact
 from edgessl.core.errors import InvalidInput, UsageProblem
 from edgessl.core.measurement import BenchResult
 from edgessl.devices import events, protocol, record
-from edgessl.devices.base import AGENT, Device, Progress
-from edgessl.devices.conversation import PROTO, RUNTIMES, Sources
+from edgessl.devices.agent_file import agent_sha256
+from edgessl.devices.base import Device, Meter, Probe, Progress
+from edgessl.devices.choice import IDLE_S, Asked, asked_values, runtime_for
+from edgessl.devices.conversation import PROTO, Sources
 from edgessl.devices.pack import Pack, check_golden
+from edgessl.devices.profile import write_profile
 from edgessl.devices.protocol import Preset
+from edgessl.devices.runtimes import RUNTIMES
 
-RUNTIME_OF_FORMAT = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "litert"}
 DEFAULT_TOLERANCE = 1e-3  # float32: relative to the largest absolute logit
 
 
-def bench_artifact(  # noqa: PLR0913  (the choices of one bench, all named at the call)
+def bench_artifact(
     device: Device,
     folder: Path,
     pack: Path,
     out: Path,
     *,
-    preset: Preset,
-    runtime: str | None = None,
-    provider: str | None = None,
-    threads: int = 1,
+    asked: Asked,
     progress: Progress | None = None,
 ) -> BenchResult:
     """Measure one exported artifact on a device and write the records into ``out``.
@@ -46,31 +46,23 @@ def bench_artifact(  # noqa: PLR0913  (the choices of one bench, all named at th
         folder: Export stage folder: ``artifact.json``, its sealed files, ``golden.npz``.
         pack: Evaluation pack (see :class:`Pack`).
         out: Gets ``samples.jsonl``, ``telemetry.csv``, ``predictions.csv`` (if answers were
-            taken) and, last, ``result.json``.
-        preset: Floors, caps and repeats.
-        runtime: ``onnxruntime``, ``openvino`` or ``litert``; None for that of the format.
-        provider: Execution provider, device or delegate; None for the CPU path of the runtime.
-        threads: Threads of the runtime, at least 1.
+            taken), ``power.csv`` and ``profile.json`` (if asked for) and, last, ``result.json``.
+        asked: Preset, runtime, threads and what else is to be measured.
         progress: Called with one short line now and then.
 
     Raises:
         FileInvalid: The seal is broken, or golden images are missing or of another artifact.
         DataInvalid: The pack does not fit.
         UsageProblem: The runtime cannot open this format, or ``threads`` < 1.
+        BoardUnreachable: No connection, or it was lost.
         MissingExtra: The runtime is not installed on the device.
         NativeCrash, OutOfMemory, EdgeSSLError: The agent died or fell silent.
     """
     started = datetime.now(UTC)
     say = progress or (lambda _line: None)
     artifact = Artifact.load(folder)
-    name = runtime or RUNTIME_OF_FORMAT.get(artifact.format, "")
-    if name not in RUNTIMES or RUNTIME_OF_FORMAT.get(artifact.format) != name:
-        raise UsageProblem(
-            f"'{artifact.format}' files do not run with '{name or 'any known runtime'}'",
-            hint=f"runtimes by format: {RUNTIME_OF_FORMAT}",
-        )
-    if threads < 1:
-        raise UsageProblem(f"threads must be at least 1, got {threads}")
+    if asked.threads < 1:
+        raise UsageProblem(f"threads must be at least 1, got {asked.threads}")
     if artifact.input.batch != 1:
         raise InvalidInput(
             f"the artifact takes batches of {artifact.input.batch}; latency is taken at batch 1",
@@ -79,13 +71,21 @@ def bench_artifact(  # noqa: PLR0913  (the choices of one bench, all named at th
     golden = folder / "golden.npz"
     classes = check_golden(golden, artifact)
     images = Pack.open(pack, *artifact.input.side)
-    asked = RUNTIMES[name]
+    name, provider = runtime_for(artifact, asked, device.traits, device.facts())
+    preset, precision = asked.floors, RUNTIMES[name].precision
+    meter = device.traits.meter(device.facts()) if asked.energy else None
     plan = {
         "proto": PROTO,
         "runtime": name,
-        "provider": provider or asked.provider,
-        "precision": asked.precision,
-        "threads": threads,
+        "provider": provider,
+        "precision": precision,
+        "threads": asked.threads,
+        "fps": asked.fps,
+        "idle_s": IDLE_S if asked.energy else 0.0,
+        "profile": asked.profile,
+        "probes": [_probe(probe) for probe in device.traits.probes],
+        "meter": _meter(meter),
+        "seal": artifact.seal,
         "input": artifact.input.model_dump(mode="json") | {"shape": artifact.input.shape},
         "output": artifact.output.model_dump(mode="json"),
         "tolerance": tolerance_of(artifact, name),
@@ -93,11 +93,12 @@ def bench_artifact(  # noqa: PLR0913  (the choices of one bench, all named at th
         "has_reference": images.reference is not None,
     }
     runs = device.measure(plan, Sources(folder, artifact, golden, pack), preset, say)
-    judged = protocol.judge(runs, preset, provider=plan["provider"], precision=asked.precision)
+    judged = protocol.judge(runs, preset, provider=provider, precision=precision)
     found = record.answers(runs[0])
     latency = record.latencies(runs)
     infer = latency.get("infer")
     facts = _bare(events.last(runs[0], "facts"))
+    accuracy = record.accuracy(found, images.labels, images.reference, classes)
     finished = datetime.now(UTC)
     result = BenchResult(
         run={
@@ -105,7 +106,7 @@ def bench_artifact(  # noqa: PLR0913  (the choices of one bench, all named at th
             "finished": finished.isoformat(timespec="seconds"),
             "seconds": round((finished - started).total_seconds(), 1),
             "edgessl": __version__,
-            "agent_sha256": files.sha256_file(AGENT),
+            "agent_sha256": agent_sha256(),
         },
         model={
             "seal": artifact.seal,
@@ -124,21 +125,23 @@ def bench_artifact(  # noqa: PLR0913  (the choices of one bench, all named at th
         },
         device={"kind": device.kind, "id": device.id} | facts,
         runtime=_runtime_facts(runs[0], name, plan),
-        protocol=_protocol_facts(runs, preset),
+        protocol=_protocol_facts(runs, preset, asked),
         latency_ms=latency,
         throughput_fps=1000 / infer.p50 if infer and infer.p50 else None,
         memory_mb=record.memory_mb(runs),
-        accuracy=record.accuracy(found, images.labels, images.reference, classes),
+        accuracy=accuracy,
         parity=record.parity(runs, found, images.reference),
         verdicts=judged.verdicts,
         reasons=judged.reasons,
         conditions=judged.conditions,
-        result_kind="emulated" if facts.get("emulated") else "measured",
+        result_kind=_kind(facts),
     )
     record.write_samples(out / "samples.jsonl", runs)
     record.write_telemetry(out / "telemetry.csv", runs)
     if found:
         record.write_predictions(out / "predictions.csv", images.sha256, images.labels, found)
+    if asked.profile:
+        write_profile(out / "profile.json", runs, folder, artifact.seal)
     body = result.model_dump(mode="json", by_alias=True)
     files.write_json(out / "result.json", "bench-result", body)
     return result
@@ -159,6 +162,23 @@ def _bare(event: events.Event) -> dict[str, Any]:
     return {name: value for name, value in event.items() if name not in ("k", "t")}
 
 
+def _kind(facts: Mapping[str, Any]) -> Literal["measured", "browser", "emulated"]:
+    if facts.get("browser"):
+        return "browser"
+    return "emulated" if facts.get("emulated") else "measured"
+
+
+def _probe(probe: Probe) -> dict[str, Any]:
+    how = {"argv": list(probe.argv)} if probe.argv else {"file": probe.file}
+    return {"name": probe.name, "when": probe.when} | how
+
+
+def _meter(meter: Meter | None) -> dict[str, Any] | None:
+    if meter is None:
+        return None
+    return {"hz": meter.hz, "probes": [_probe(probe) for probe in meter.probes]}
+
+
 def _runtime_facts(run: events.Run, name: str, plan: Mapping[str, Any]) -> dict[str, Any]:
     hello, loaded = _bare(events.last(run, "hello")), _bare(events.last(run, "loaded"))
     return {
@@ -172,10 +192,11 @@ def _runtime_facts(run: events.Run, name: str, plan: Mapping[str, Any]) -> dict[
     }
 
 
-def _protocol_facts(runs: Sequence[events.Run], preset: Preset) -> dict[str, Any]:
+def _protocol_facts(runs: Sequence[events.Run], preset: Preset, asked: Asked) -> dict[str, Any]:
     infer = [events.samples_ms(run).get("infer", []) for run in runs]
     return {
         "preset": asdict(preset) | {"shown": list(preset.shown)},
+        "asked": asked_values(asked),
         "throughput_from": "1000 / p50 of infer (ms), batch 1, one after the other",
         "warmup": [_bare(events.last(run, "warmup")) for run in runs],
         "timed": [_bare(events.last(run, "timed")) for run in runs],

@@ -8,10 +8,11 @@ a new run folder and returns an :class:`Outcome`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgessl.api_bench import bench as bench
+from edgessl.api_bench import bench_untrained as bench_untrained
 from edgessl.api_data import data_check as data_check
 from edgessl.api_data import data_prepare as data_prepare
 from edgessl.api_dry_run import dry_run as dry_run
@@ -27,29 +28,11 @@ from edgessl.core.errors import EdgeSSLError, Interrupted, UsageProblem
 from edgessl.core.ledger import LedgerRow
 from edgessl.core.registry import require_training
 from edgessl.core.runs import RunFolder, resolve, run_of
-from edgessl.stages.opening import DEFAULTS_FILE, export_folders, lineage, open_run, start_run
+from edgessl.outcome import Outcome as Outcome
+from edgessl.stages.opening import DEFAULTS_FILE, lineage, open_run, start_run
 from edgessl.stages.recipes import recipe_values, validated
 
 Settings = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command did.
-
-    Attributes:
-        command: Its name.
-        run: Run folder.
-        result: JSON values: paths, figures, verdicts.
-        next: The command to call next.
-        errors: Errors of branches that failed while others finished.
-    """
-
-    command: str
-    run: Path
-    result: dict[str, Any]
-    next: str
-    errors: tuple[EdgeSSLError, ...] = field(default=())
 
 
 def run(
@@ -286,38 +269,6 @@ def export(
     measure_resizes(context, sources[0])  # the widest stands for all
     next_command = "edgessl bench last"
     return Outcome("export", context.run.path, {"exports": written}, next_command, tuple(errors))
-
-
-def bench(
-    artifacts: Sequence[str | Path] = (),
-    *,
-    settings: Settings | None = None,
-    out: Path | None = None,
-    resume: bool = False,
-    reporter: Reporter | None = None,
-) -> Outcome:
-    """Measure exported files on a device.
-
-    Args:
-        artifacts: Export folders, or run folders (all their exports); empty means the last run.
-        settings: Dotted recipe values, for example ``{"bench.preset": "standard"}``.
-        out: Run folder.
-        resume: Continue in that folder; finished benches are kept.
-        reporter: Speaks to the user.
-
-    Returns:
-        All results; ``errors`` holds what could not be measured, and a MeasurementNotValid when
-        a verdict is not VALID and that is not allowed.
-    """
-    from edgessl.stages.bench import find_source, run_bench
-
-    folders = export_folders(artifacts)
-    context = open_run("bench", folders[0], settings, out, resume, reporter)
-    runs = lineage(found) if (found := run_of(folders[0])) else []
-    results, errors = run_bench(context, find_source(context, folders[0], runs), folders)
-    figures = [r.model_dump(mode="json", by_alias=True) for r in results]
-    result = {"results": figures}
-    return Outcome("bench", context.run.path, result, "edgessl report last", tuple(errors))
 
 
 def report(runs: Sequence[str | Path] = (), *, out: Path | None = None) -> Outcome:

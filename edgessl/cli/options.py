@@ -131,6 +131,18 @@ def known(table: Table, name: str | None) -> str | None:
     return name
 
 
+def known_device(name: str | None) -> str | None:
+    """Refuse what is neither a kind of board nor the name of an added one (exit code 2)."""
+    if name is not None:
+        from edgessl.devices import DEVICES
+        from edgessl.devices.boards import added_boards
+
+        if name not in (known := [*DEVICES, *added_boards()]):
+            hint = f"{nearest(name, known)}; see: edgessl list devices, edgessl devices list"
+            raise UsageProblem(f"unknown device '{name}'", hint=hint)
+    return name
+
+
 def one_of(option: str, name: str | None, names: Iterable[str]) -> str | None:
     """Refuse a value that is not one of ``names`` (exit code 2)."""
     if name is not None and name not in (known := tuple(names)):
@@ -162,3 +174,45 @@ def per_class(text: str | None) -> Any:
             hint="for example --labels-per-class 10",
         )
     return int(text)
+
+
+def widths(text: str) -> list[float]:
+    """Return single widths given by commas, for example ``0.5x,1x`` (exit code 2)."""
+    from edgessl.core.widths import parse_width
+
+    found: list[float] = []
+    for part in text.split(","):
+        try:
+            parsed = parse_width(part.strip())
+        except ValueError as error:
+            raise UsageProblem(f"--width: {error}", hint="for example --width 0.5x,1x") from None
+        if "-" in part:
+            raise UsageProblem(
+                f"--width: '{part}' is a host with slim nets; untrained nets have one width each",
+                hint="for example --width 0.5x,1x",
+            )
+        found.append(parsed[0])
+    return found
+
+
+def sides(text: str) -> list[int]:
+    """Return image sides in pixels given by commas, 8 to 1024 (exit code 2)."""
+    found = []
+    for part in text.split(","):
+        if not part.strip().isdecimal() or not 8 <= int(part) <= 1024:
+            raise UsageProblem(
+                f"--imgsz: '{part}' is not a side in pixels from 8 to 1024",
+                hint="for example --imgsz 128,224",
+            )
+        found.append(int(part))
+    return found
+
+
+def only_with(needed: str, given: dict[str, Any]) -> None:
+    """Refuse options that mean nothing without another one (exit code 2)."""
+    for option, value in given.items():
+        if value is not None:
+            raise UsageProblem(
+                f"{option} goes with {needed}, which was not given",
+                hint=f"exported files have their own; for untrained nets name {needed}",
+            )

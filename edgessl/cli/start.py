@@ -51,14 +51,13 @@ def init(
     edgessl init --unlabeled photos --labels labelled --yes
     """
     from edgessl import api_light
-    from edgessl.devices import DEVICES
     from edgessl.encoders import ENCODERS
 
     del verbose
     values: dict[str, Any] = {
         "unlabeled": unlabeled, "labels": labels, "test": test,
         "encoder": o.known(ENCODERS, encoder), "width": o.known_width(width), "imgsz": imgsz,
-        "device": o.known(DEVICES, device), "mirror": mirror,
+        "device": o.known_device(device), "mirror": mirror,
     }  # fmt: skip
     if not (yes or as_json) and sys.stdin.isatty():
         values, yes = _asked(values, out)
@@ -73,7 +72,6 @@ def _asked(values: dict[str, Any], out: Path) -> tuple[dict[str, Any], bool]:
     Returns:
         The values, and whether a file that is there may be replaced.
     """
-    from edgessl.devices import DEVICES
     from edgessl.encoders import ENCODERS
     from edgessl.stages import choices
     from edgessl.stages.choices import Asked, Seen
@@ -115,7 +113,7 @@ def _asked(values: dict[str, Any], out: Path) -> tuple[dict[str, Any], bool]:
         values["mirror"] = typer.confirm("Does a mirrored image keep its class?", guess, err=True)
     values["device"] = values["device"] or typer.prompt(
         "Device to measure on", default="local", err=True,
-        value_proc=_checked(lambda text: o.known(DEVICES, text)),
+        value_proc=_checked(o.known_device),
     )  # fmt: skip
     return values, replace
 

@@ -341,14 +341,52 @@ class Export(Section):
 class Bench(Section):
     """Measurement on a device."""
 
-    device: str = Field(default="local", description="see: edgessl list devices")
+    device: str = Field(
+        default="local",
+        description="a kind (see: edgessl list devices) or a name (see: edgessl devices list)",
+    )
+    address: str | None = Field(
+        default=None,
+        description="of the board: ssh://user@board, adb[:serial]; null: that of the added one",
+    )
+    python: str | None = Field(default=None, description="interpreter on the board; null: python3")
     preset: Literal["quick", "standard", "sustained"] = Field(
         default="quick", description="10 s, three times 60 s, or 10 minutes for every file"
     )
-    threads: Positive = Field(default=1, description="threads of the runtime")
-    allow_unstable: bool = Field(
-        default=False, description="exit 0 also when a verdict is not VALID"
+    runtime: str | None = Field(
+        default=None, description="onnxruntime, openvino, litert or tensorrt; null: by the file"
     )
+    provider: str | None = Field(
+        default=None, description="execution provider, device or delegate; null: the board's best"
+    )
+    threads: Positive = Field(default=1, description="threads of the runtime")
+    fps: Annotated[float, Field(gt=0, le=10000)] | None = Field(
+        default=None, description="images a second at most, with pauses between; null: no pauses"
+    )
+    energy: bool = Field(
+        default=False,
+        description="also measure energy: 30 s idle before and after, 60 s and more in between",
+    )
+    battery_wh: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="watt-hours of the battery, to say how long it lasts"
+    )
+    power_csv: str | None = Field(
+        default=None, description="readings of an external meter, with columns time and watts"
+    )
+    power_scope: Literal["wall", "usb", "module", "soc", "battery"] = Field(
+        default="wall", description="what the external meter sees"
+    )
+    profile_layers: bool = Field(
+        default=False, description="also time each layer, in a pass of its own"
+    )
+    allow_unstable: bool = Field(
+        default=False, description="exit 0 also when a verdict is not VALID; wrong answers stay 5"
+    )
+
+    @property
+    def measures_energy(self) -> bool:
+        """Whether energy is asked for, by name or by what only it needs."""
+        return self.energy or self.battery_wh is not None or self.power_csv is not None
 
 
 class Recipe(Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import time
 from datetime import UTC, datetime
@@ -14,14 +13,25 @@ from numpy.typing import NDArray
 
 from edgessl.core import files
 from edgessl.core.artifact import Artifact
-from edgessl.core.errors import EdgeSSLError, Interrupted, MeasurementNotValid, UsageProblem
+from edgessl.core.errors import (
+    BoardUnreachable,
+    EdgeSSLError,
+    GateFailed,
+    Interrupted,
+    MeasurementNotValid,
+    UsageProblem,
+)
 from edgessl.core.measurement import VERDICT_ORDER, BenchResult
+from edgessl.core.recipe import Bench
 from edgessl.devices import DEVICES
 from edgessl.devices.base import Board, Device
-from edgessl.devices.bench import RUNTIME_OF_FORMAT, bench_artifact
-from edgessl.devices.protocol import expected_seconds, preset_named
+from edgessl.devices.bench import bench_artifact
+from edgessl.devices.boards import resolve
+from edgessl.devices.choice import Asked, asked_values, runtime_for
+from edgessl.devices.protocol import preset_named
 from edgessl.exporters import EXPORTERS, RUN_HERE
 from edgessl.exporters.untrusted import check_files
+from edgessl.stages.board_answers import compare_answers, read_answers, write_parity
 from edgessl.stages.context import Context
 from edgessl.stages.roles import Split
 from edgessl.stages.rows import accuracy_row
@@ -31,6 +41,42 @@ if TYPE_CHECKING:
     from edgessl.stages.export import Source
 
 PACK = "evaluation-pack.npz"
+
+
+def board_of(section: Bench) -> Board:
+    """Return the board that a recipe names, by kind or by the name it was added under.
+
+    Raises:
+        UsageProblem: No such kind or name, or the kind needs an address.
+    """
+    return resolve(section.device, section.address, section.python)
+
+
+def open_device(section: Bench) -> Device:
+    """Return the device that a recipe names; nothing is reached yet.
+
+    Raises:
+        UsageProblem: As :func:`board_of`.
+        MissingExtra: A package that its kind needs is not installed.
+    """
+    board = board_of(section)
+    return DEVICES.load(board.kind)(board)
+
+
+def asked_of(section: Bench) -> Asked:
+    """Return what a recipe asks of a bench."""
+    return Asked(
+        preset=preset_named(section.preset),
+        runtime=section.runtime,
+        provider=section.provider,
+        threads=section.threads,
+        fps=section.fps,
+        energy=section.measures_energy,
+        battery_wh=section.battery_wh,
+        power_csv=Path(section.power_csv) if section.power_csv else None,
+        power_scope=section.power_scope,
+        profile=section.profile_layers,
+    )
 
 
 def run_bench(
@@ -44,16 +90,19 @@ def run_bench(
         folders: Export stage folders.
 
     Returns:
-        What was measured, and what went wrong: folders that could not be measured, and one
-        ``MeasurementNotValid`` when a verdict is not VALID and the recipe does not allow that.
+        What was measured, and what went wrong: folders that could not be measured, a
+        ``GateFailed`` for wrong answers, and a ``MeasurementNotValid`` when another verdict is
+        not VALID and the recipe does not allow that.
+
+    Raises:
+        UsageProblem: No such device.
     """
     section = context.recipe.bench
-    device: Device = DEVICES.load(section.device)(Board(section.device))
-    preset = preset_named(section.preset)
+    device, asked = open_device(section), asked_of(section)
     pack, proof = context.folder("bench", PACK), context.pictures.proof
-    minutes = expected_seconds(preset) * len(folders) / 60
+    minutes = asked.seconds * len(folders) / 60
     context.reporter.say(
-        f"bench: {len(folders)} artifact(s) on {device.id}, preset {preset.name}, "
+        f"bench: {len(folders)} artifact(s) on {section.device}, preset {section.preset}, "
         f"about {minutes:.1f} minutes"
     )
     results: list[BenchResult] = []
@@ -71,13 +120,36 @@ def run_bench(
             except EdgeSSLError as error:
                 problems.append(error)
                 context.reporter.warn(f"{folder.name}: {error.message}")
+                if isinstance(error, BoardUnreachable):
+                    break  # asking again for every file would only take longer to say the same
     finally:
         pack.unlink(missing_ok=True)
         device.close()
-    status = "failed" if problems else "done"
-    context.run.finish_stage("bench", time.monotonic() - began, status)
-    doubtful = [r for r in results if r.verdict != "VALID"]
-    if doubtful and not section.allow_unstable:
+    problems += verdict_problems(results, section.allow_unstable)
+    problems += _parity_problems(context, results)
+    context.run.finish_stage("bench", time.monotonic() - began, "failed" if problems else "done")
+    return results, problems
+
+
+def verdict_problems(results: list[BenchResult], allow: bool) -> list[EdgeSSLError]:
+    """Return the errors that the verdicts of results mean.
+
+    Args:
+        results: All that were taken.
+        allow: Whether figures that are not VALID are accepted; wrong answers never are.
+    """
+    wrong = [r for r in results if r.verdict == "WRONG_ANSWERS"]
+    doubtful = [r for r in results if r.verdict not in ("VALID", "WRONG_ANSWERS")]
+    problems: list[EdgeSSLError] = []
+    if wrong:
+        problems.append(
+            GateFailed(
+                f"{len(wrong)} of {len(results)} files give wrong answers on the device: "
+                f"{'; '.join(wrong[0].reasons)}",
+                hint="see docs/verdicts.md; the runtime on the device may be too old for the file",
+            )
+        )
+    if doubtful and not allow:
         worst = min(doubtful, key=lambda result: VERDICT_ORDER.index(result.verdict))
         problems.append(
             MeasurementNotValid(
@@ -86,13 +158,34 @@ def run_bench(
                 hint="close other programs and bench again, or accept it with --allow-unstable",
             )
         )
-    return results, problems
+    return problems
 
 
-def measurable(artifact: Artifact) -> bool:
-    """Return whether the runtime that a file is meant for runs here; unknown targets count."""
+def _parity_problems(context: Context, results: list[BenchResult]) -> list[EdgeSSLError]:
+    """Return an error for every file that answers otherwise on the device than here."""
+    seals = {result.model.get("seal") for result in results}
+    problems: list[EdgeSSLError] = []
+    for path in sorted(context.folder("bench").glob("*/*/parity.json")):
+        told = files.read_json(path, "board-parity")
+        if told.get("outcome") == "FAIL" and told.get("seal") in seals:
+            name = path.parent.name
+            share, low = 100 * told["agreement"], 100 * told["drop_low"]
+            problems.append(
+                GateFailed(
+                    f"{name}: only {share:.1f} % of the answers on the device are those of the "
+                    f"workstation (at least {100 * told['least_agreement']:g} % wanted), top-1 "
+                    f"drops by at least {low:.2f} points",
+                    hint=f"both answers are in {path.parent / 'predictions.csv'} and in the "
+                    "export folder",
+                )
+            )
+    return problems
+
+
+def measurable(artifact: Artifact, kind: str) -> bool:
+    """Return whether a kind of device runs what a file is meant for; unknown targets count."""
     target, precision = artifact.facts.get("target"), artifact.facts.get("quantize", "none")
-    if target not in tuple(EXPORTERS):
+    if target not in tuple(EXPORTERS) or (target == "tensorrt" and kind == "jetson"):
         return True
     scheme = artifact.facts.get("scheme") or {}
     state = EXPORTERS[target].facts.get(scheme.get("precision", precision))
@@ -101,18 +194,14 @@ def measurable(artifact: Artifact) -> bool:
 
 def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchResult:
     section, artifact = context.recipe.bench, Artifact.load(folder)
-    if not measurable(artifact):
+    asked = asked_of(section)
+    if not measurable(artifact, device.kind):
         raise UsageProblem(
-            f"{folder.name} is prepared for another runtime than this machine has: its latency "
+            f"{folder.name} is prepared for another runtime than this device has: its latency "
             "here would say nothing",
             hint=f"see docs/target-{artifact.facts['target']}.md for how to time it on the board",
         )
-    runtime = RUNTIME_OF_FORMAT.get(artifact.format)
-    if runtime is None:
-        raise UsageProblem(
-            f"no runtime on a device reads {artifact.format} files ({folder.name})",
-            hint=f"formats that can be measured: {', '.join(RUNTIME_OF_FORMAT)}",
-        )
+    runtime, _provider = runtime_for(artifact, asked, device.traits, device.facts())
     check_files(artifact.format, folder, list(artifact.files))
     stem = f"{folder.name}-{runtime}-{section.threads}t-"
     place = context.folder("bench", device.id)
@@ -121,6 +210,7 @@ def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchRes
         same = (
             kept.model.get("seal") == artifact.seal
             and kept.protocol["preset"]["name"] == section.preset
+            and kept.protocol.get("asked") == asked_values(asked)
             and kept.data.get("data_sha256") == context.pictures.proof.data_sha256
             and kept.device.get("kind") == device.kind
         )
@@ -128,14 +218,20 @@ def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchRes
             context.reporter.say(f"bench: kept ({finished.parent})")
             return kept
     out = place / f"{stem}{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
-    preset = preset_named(section.preset)
     with context.reporter.bar(f"bench {folder.name}", total=1) as bar:
         result = bench_artifact(
-            device, folder, pack, out, preset=preset, threads=section.threads,
-            progress=lambda line: bar.update(0, line),
-        )  # fmt: skip
+            device, folder, pack, out, asked=asked, progress=lambda line: bar.update(0, line)
+        )
     _put_rows(context, device, folder, artifact, result, out)
     context.reporter.say(f"bench: {folder.name}  {figure(result)}")
+    context.reporter.say(f"  {'; '.join(result.conditions)}")
+    if result.energy is not None:
+        context.reporter.say(f"  {energy_line(result.energy)}")
+    here, there = read_answers(folder / "predictions.csv"), read_answers(out / "predictions.csv")
+    precision, admitted = artifact.facts.get("quantize", "none"), context.recipe.export.max_drop
+    if (parity := compare_answers(there, here, precision, admitted / 100)) is not None:
+        write_parity(out / "parity.json", parity, artifact.seal, device.id)
+        context.reporter.say(f"  board parity {parity.outcome}: {parity.told}")
     return result
 
 
@@ -149,6 +245,20 @@ def figure(result: BenchResult) -> str:
     return f"infer p50 {infer.p50:.3f} ms{p90} (n {infer.n})  [{verdict}]"
 
 
+def energy_line(energy: dict[str, Any]) -> str:
+    """Say the energy of an inference, or why there is none."""
+    notes = "; ".join(energy.get("notes", ()))
+    if energy.get("scope") is None or energy.get("net_j") is None:
+        return f"energy: {notes or 'not measurable here'}"
+    hours = energy.get("hours_on_battery")
+    lasts = f", {hours:.1f} h on {energy['battery_wh']:g} Wh" if hours is not None else ""
+    return (
+        f"energy ({energy['scope']}, {energy['source']}): net {1000 * energy['net_j']:.2f} mJ per "
+        f"inference [{1000 * energy['net_low']:.2f}, {1000 * energy['net_high']:.2f}], gross "
+        f"{1000 * energy['gross_j']:.2f} mJ{lasts}" + (f"; {notes}" if notes else "")
+    )
+
+
 def _put_rows(
     context: Context, device: Device, folder: Path, artifact: Artifact, result: BenchResult,
     out: Path,
@@ -156,15 +266,16 @@ def _put_rows(
     """Put top-1 on the device into the ledger, compared with this file on the workstation."""
     if result.accuracy is None or not artifact.labels:
         return
-    here, before = _answers(out / "predictions.csv"), _answers(folder / "predictions.csv")
+    here, before = read_answers(out / "predictions.csv"), read_answers(folder / "predictions.csv")
     exported = context.ledger.find(stage="export", artifact_sha256=artifact.seal, metric="top1")
     facts = exported[0] if exported else None
-    comparable = facts is not None and [k for k, _ in here] == [k for k, _ in before]
-    target = artifact.facts["target"]
+    comparable = facts is not None and [a.image for a in here] == [b.image for b in before]
+    target, right = artifact.facts["target"], np.array([a.right for a in here])
+    was_right = np.array([b.right for b in before])
     context.ledger.put(
         [
             accuracy_row(
-                _right(here), compared=(facts, _right(before)) if facts and comparable else None,
+                right, compared=(facts, was_right) if facts and comparable else None,
                 id=f"bench/{device.id}/{target}-{context.recipe.bench.threads}t-{artifact.seal[:8]}",
                 stage="bench", variant=facts.variant if facts else "model",
                 artifact_sha256=artifact.seal, width=f"{artifact.facts['width']:g}x",
@@ -176,18 +287,6 @@ def _put_rows(
             )
         ]
     )  # fmt: skip
-
-
-def _answers(path: Path) -> list[tuple[str, bool]]:
-    """Return (image sha256, answered right) for every line of a ``predictions.csv``."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return [(x["sha256"], x["label"] == x["predicted"]) for x in csv.DictReader(stream)]
-
-
-def _right(answers: list[tuple[str, bool]]) -> NDArray[np.bool_]:
-    return np.array([right for _, right in answers])
 
 
 def find_source(context: Context, folder: Path, runs: list[Path]) -> Source | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgessl.core.artifact import Artifact
 from edgessl.core.errors import EdgeSSLError, FileInvalid, Interrupted, UsageProblem, nearest
 from edgessl.core.runs import STAGES
-from edgessl.stages.bench import measurable, run_bench
+from edgessl.stages.bench import board_of, measurable, run_bench
 from edgessl.stages.context import STAGE_FILE, Context
 from edgessl.stages.conversion import check_installed
 from edgessl.stages.evaluate import evaluate
@@ -174,11 +174,13 @@ class _Chain:
             for target in section.targets
             for precision in dict.fromkeys(("none", section.quantize))
         ]
+        kind = board_of(self.context.recipe.bench).kind
         finished = [folder for folder in folders if (folder / STAGE_FILE).is_file()]
         finished = [
             folder
             for folder in finished
-            if outcome_of(folder) != "FAIL" and measurable(Artifact.load(folder, verify=False))
+            if outcome_of(folder) != "FAIL"
+            and measurable(Artifact.load(folder, verify=False), kind)
         ]
         if finished:
             for error in run_bench(self.context, source, finished)[1]:

@@ -26,8 +26,8 @@ from edgessl.core.recipe import Recipe
 from edgessl.data.decode import MEMORY_LIMIT_BYTES, Prepared, prepare, prepare_storage
 from edgessl.data.image_set import ImageSet
 from edgessl.data.sources import open_source
-from edgessl.devices.protocol import expected_seconds, preset_named
 from edgessl.slimming.sliced import HOST
+from edgessl.stages.bench import asked_of
 from edgessl.stages.conversion import check_installed
 from edgessl.stages.dry_run_labels import work_with_labels
 from edgessl.stages.image_counts import count_images
@@ -214,7 +214,7 @@ class DryRun:
             note = f"not estimated: {widths * targets} conversions, seconds to a minute each"
             self.parts.append(Part("extract and export", None, note))
         if "bench" in self.stages:
-            least = widths * targets * expected_seconds(preset_named(recipe.bench.preset))
+            least = widths * targets * asked_of(recipe.bench).seconds
             self.parts.append(Part("bench", least, f"at least; preset {recipe.bench.preset}"))
         kept = [self.counts.pool * self.spec.resize**2 * 3]
         kept += [(self.counts.train + self.counts.test) * self.spec.height**2 * 3]

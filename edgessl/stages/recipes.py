@@ -12,6 +12,7 @@ from edgessl.core.recipe_text import load_yaml, override, read_recipe_values
 from edgessl.core.registry import Table
 from edgessl.core.shipped import shipped_recipes, shipped_text
 from edgessl.devices import DEVICES
+from edgessl.devices.boards import added_boards
 from edgessl.encoders import ENCODERS
 from edgessl.exporters import EXPORTERS
 from edgessl.methods import METHODS
@@ -63,10 +64,11 @@ def _unknown_names(values: Mapping[str, Any]) -> list[str]:
     tables: tuple[tuple[str, str, Table], ...] = (
         ("pretrain", "method", METHODS),
         ("encoder", "name", ENCODERS),
-        ("bench", "device", DEVICES),
     )
     for section, key, table in tables:
         problems += _unknown(table.kind, f"{section}.{key}", _at(values, section, key), table)
+    devices = dict.fromkeys([*DEVICES, *added_boards()])
+    problems += _unknown("device", "bench.device", _at(values, "bench", "device"), devices)
     targets = _at(values, "export", "targets")
     for target in targets if isinstance(targets, list | tuple) else ():
         problems += _unknown(EXPORTERS.kind, "export.targets", target, EXPORTERS)
