@@ -89,6 +89,7 @@ def interference(run: Run) -> tuple[float | None, float | None]:
     others = difference(start, end, "busy_s")
     if others is not None:
         own = difference(start, end, "own_s") or 0.0
+        own += difference(start, end, "helpers_s") or 0.0  # probes and meter are ours, too
         others = max(0.0, others - own) / (wall * (facts.get("cores") or 1))
     waited = difference(start, end, "wait_s")
     if waited is not None:

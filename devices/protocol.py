@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 from edgessl.core.errors import UsageProblem, nearest
 from edgessl.core.measurement import PERCENTILE_FLOORS, Verdict, worst_first
+from edgessl.core.statistics import percentile_interval
 from edgessl.devices import events
-from edgessl.devices.conditions import conditions
+from edgessl.devices.base import Traits
+from edgessl.devices.conditions import FEW_PAGES, conditions, swapped_a_second, usable_cores
 from edgessl.devices.events import Run
 
 Finding = tuple[Verdict, str]
@@ -109,6 +111,7 @@ def judge(
     *,
     provider: str,
     precision: str | None = None,
+    traits: Traits | None = None,
 ) -> Judgement:
     """Judge what the agent said; nothing is dropped and nothing is measured here.
 
@@ -117,17 +120,22 @@ def judge(
         preset: What was asked for.
         provider: The execution provider, device or delegate that was asked for.
         precision: The compute precision that was asked for, where the runtime reports one.
+        traits: What is special about the kind of board: verdicts and conditions of its own.
     """
+    traits = traits or Traits()
     findings = [*_wrong_answers(runs), *_wrong_backend(runs, provider, precision)]
     if not any(verdict == "WRONG_ANSWERS" for verdict, _ in findings):
         findings += [*_too_short(runs, preset), *_unstable(runs, preset)]
         findings += _busy(runs)
+    told = [[*run, {"k": "asked", "provider": provider}] for run in runs]
+    findings += traits.findings(told)
     if any(facts.get("emulated") for facts in events.all_of(runs, "facts")):
         findings.append(("EMULATED", "the processor is emulated; times say nothing about a board"))
     verdicts = worst_first([verdict for verdict, _ in findings])
     ordered = sorted(findings, key=lambda finding: verdicts.index(finding[0]))
     reasons = tuple(dict.fromkeys(f"{verdict}: {text}" for verdict, text in ordered))
-    return Judgement(verdicts, reasons, tuple(conditions(runs, preset)))
+    seen = dict.fromkeys([*conditions(runs, preset), *traits.conditions(runs)])
+    return Judgement(verdicts, reasons, tuple(seen))
 
 
 def _wrong_answers(runs: Sequence[Run]) -> Iterable[Finding]:
@@ -178,14 +186,8 @@ def _unstable(runs: Sequence[Run], preset: Preset) -> Iterable[Finding]:
     for part in HEADLINE:
         series = [values for run in runs if (values := events.samples_ms(run).get(part))]
         for values in series:
-            quarter = len(values) // 4
-            if quarter < 3:
-                continue
             # a sustained run may throttle, and is steady once its second half is
-            begin = 2 * quarter if preset.bin_s else 0
-            before = median(values[begin : begin + quarter])
-            change = median(values[-quarter:]) / before - 1
-            if abs(change) > DRIFT_LIMIT:
+            if (change := drift(values, sustained=bool(preset.bin_s))) is not None:
                 which = "third" if preset.bin_s else "first"
                 text = f"{part} drifted by {change:+.1%} from the {which} to the last quarter"
                 yield "UNSTABLE", text
@@ -194,15 +196,47 @@ def _unstable(runs: Sequence[Run], preset: Preset) -> Iterable[Finding]:
             yield "UNSTABLE", f"medians of {part} in {len(medians)} repeats spread by {spread:.1%}"
 
 
+def drift(values: Sequence[float], *, sustained: bool = False) -> float | None:
+    """Return by how much the median moved from one quarter to the last; None where it did not.
+
+    It has moved when the medians are more than 5 % apart and their 95 % intervals do not touch:
+    with a quick preset a quarter may have 32 samples, and where single samples spread by 10 % two
+    such medians of a steady board are more than 5 % apart in one run of ten.
+
+    Args:
+        values: Samples in time order.
+        sustained: Compare the third quarter with the last, not the first.
+    """
+    quarter = len(values) // 4
+    if quarter < 3:
+        return None
+    begin = 2 * quarter if sustained else 0
+    early, late = values[begin : begin + quarter], values[-quarter:]
+    change = median(late) / median(early) - 1
+    if abs(change) <= DRIFT_LIMIT:
+        return None
+    intervals = percentile_interval(early, 0.5), percentile_interval(late, 0.5)
+    if intervals[0] is not None and intervals[1] is not None:
+        (low, high), (low_late, high_late) = intervals
+        if low <= high_late and low_late <= high:
+            return None
+    return change
+
+
 def _busy(runs: Sequence[Run]) -> Iterable[Finding]:
     for run in runs:
         others, waited = events.interference(run)
         if others is not None and others > BUSY_LIMIT:
             yield "BUSY", f"other work used {others:.0%} of the cores (limit {BUSY_LIMIT:.0%})"
-        if waited is not None and waited > BUSY_LIMIT:
+        if waited is not None and waited > BUSY_LIMIT and not _crowded(run):
             text = f"the model waited for a core {waited:.0%} of the time (limit {BUSY_LIMIT:.0%})"
             yield "BUSY", text
-        start, end = events.telemetry(run, "start"), events.telemetry(run, "end")
-        pages = events.difference(start, end, "swap_pages") if start and end else None
-        if pages:
-            yield "BUSY", f"{pages:.0f} pages were swapped while samples were taken"
+        pages = swapped_a_second(run)
+        if pages and pages > FEW_PAGES:
+            yield "BUSY", f"{pages:.1f} pages a second were swapped while samples were taken"
+
+
+def _crowded(run: Run) -> bool:
+    """Whether the model's own threads are more than the cores, and so wait for each other."""
+    threads, cores = events.last(run, "loaded").get("threads"), usable_cores(run)
+    return bool(threads and cores and threads > cores)

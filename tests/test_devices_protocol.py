@@ -65,7 +65,7 @@ def test_a_quiet_steady_run_is_valid_without_reasons():
         (process(busy_s=12.4), "BUSY", "6% of the cores"),
         # 2 threads for 10 s: 1.2 of 20 thread seconds were spent waiting
         (process(wait_s=1.2), "BUSY", "waited for a core 6%"),
-        (process(swap_pages=10), "BUSY", "3 pages"),
+        (process(swap_pages=18), "BUSY", "1.1 pages a second"),
     ],
 )
 def test_each_fault_gives_its_verdict_and_says_what_was_seen(broken, verdict, said):
