@@ -215,11 +215,9 @@ def drift(values: Sequence[float], *, sustained: bool = False) -> float | None:
     change = median(late) / median(early) - 1
     if abs(change) <= DRIFT_LIMIT:
         return None
-    intervals = percentile_interval(early, 0.5), percentile_interval(late, 0.5)
-    if intervals[0] is not None and intervals[1] is not None:
-        (low, high), (low_late, high_late) = intervals
-        if low <= high_late and low_late <= high:
-            return None
+    before, after = percentile_interval(early, 0.5), percentile_interval(late, 0.5)
+    if before and after and before[0] <= after[1] and after[0] <= before[1]:
+        return None
     return change
 
 
