@@ -10,5 +10,15 @@ DEVICES = Table(
             "this machine, in fresh processes",
             facts={"address": "none needed", "runtimes": "onnxruntime, openvino, litert"},
         ),
+        "rpi": Entry(
+            "edgessl.devices.raspberry_pi:open_board",
+            "Raspberry Pi: supply, heat and clock by its firmware; power of a Pi 5",
+            facts={"address": "ssh://user@board", "runtimes": "onnxruntime, openvino, litert"},
+        ),
+        "jetson": Entry(
+            "edgessl.devices.jetson:open_board",
+            "NVIDIA Jetson: GPU through TensorRT and CUDA, power mode, power rails",
+            facts={"address": "ssh://user@board", "runtimes": "tensorrt, onnxruntime, litert"},
+        ),
     },
 )
