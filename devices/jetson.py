@@ -67,7 +67,7 @@ WHEELS = {
     6: "onnxruntime-gpu for Python 3.10 from the Jetson AI Lab index (jp6)",
     7: "onnxruntime-gpu from PyPI (1.29 or newer has aarch64 wheels with CUDA)",
 }
-METER_HZ = 20.0
+METER_HZ = 12.0  # a little above the floor of 10: each reading is a dozen files
 
 
 def open_board(board: Board) -> LinuxDevice:
