@@ -9,11 +9,13 @@ import pytest
 
 from edgessl.core.errors import FileInvalid
 from edgessl.devices import power_csv
-from edgessl.devices.base import Fit, Meter, Probe
+from edgessl.devices.base import Board, Fit, Meter, Probe, Traits
 from edgessl.devices.energy import KEYS, energy_of
+from edgessl.devices.linux import LinuxDevice
 from edgessl.devices.power import Block, Trace, Window, blocks, bootstrap
 from edgessl.devices.power_align import aligned
 from edgessl.devices.power_csv import read_power_csv
+from edgessl.devices.shell import LocalShell
 
 IDLE_W, BUSY_W = 2.0, 5.0
 BEGIN = 1000.0  # of the board's monotonic clock, when it begins to be idle
@@ -415,3 +417,47 @@ def test_a_few_bad_rows_are_told_and_left_out(tmp_path):
     log = read_power_csv(path)
     assert len(log.trace.at_s) == 100
     assert log.notes == ("2 of 102 rows of m.csv cannot be read",)
+
+
+# --------------------------------------------------------------------- through the real agent
+
+
+@pytest.mark.slow
+def test_a_sensor_of_the_board_is_read_by_the_agent_itself(tmp_path, monkeypatch):
+    pytest.importorskip("onnx", reason="the tiny model is built with onnx")
+    pytest.importorskip("onnxruntime", reason="runs the tiny model")
+    from tiny_bench import MINI, bench, images_and_logits, write_onnx, write_stage
+
+    from edgessl.devices import bench as whole
+    from edgessl.devices import choice, energy
+
+    # the floors of the protocol, for seconds in place of minutes
+    monkeypatch.setattr(energy, "WINDOW_S", 0.6)
+    monkeypatch.setattr(energy, "IDLE_S", 0.4)
+    monkeypatch.setattr(energy, "BLOCK_S", 0.1)
+    monkeypatch.setattr(energy, "RATE_HZ", 1.0)
+    monkeypatch.setattr(whole, "IDLE_S", 0.4)
+    monkeypatch.setattr(choice, "ENERGY_S", 0.6)
+    (tmp_path / "watts").write_text("5.0\n")
+    probe = Probe("w", file=str(tmp_path / "wat*"))
+
+    def watts(texts):
+        return float(texts["w"].split("\t")[1])
+
+    meter = Meter("module", "a file", (probe,), 50.0, watts)
+    device = LinuxDevice(Board("local"), LocalShell(), Traits(meter=lambda _facts: meter))
+    path, weights = write_onnx(tmp_path)
+    stage = write_stage(tmp_path / "stage", [path], "onnx", *images_and_logits(weights))
+    try:
+        result = bench(device, stage, tmp_path / "out", preset=MINI, energy=True)
+    finally:
+        device.close()
+    found = result.energy
+    assert found["scope"] == "module", found["notes"]
+    timed = result.protocol["timed"][0]
+    assert timed["s"] >= 0.6
+    assert found["idle_w"] == found["busy_w"] == pytest.approx(5)
+    assert found["gross_j"] == pytest.approx(5 * timed["s"] / timed["n"])
+    assert found["net_j"] == pytest.approx(0, abs=1e-9)
+    assert "net cannot be told from zero" in found["notes"]
+    assert found["j_per_correct"] == pytest.approx(found["gross_j"] / (60 / 90))
