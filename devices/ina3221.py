@@ -60,7 +60,7 @@ def rails_mw(texts: Mapping[str, str]) -> dict[str, float]:
             found["VIN"] = uw / 1000
     old = probed.numbers(texts.get("old_mw", ""))
     for path, label in probed.files(texts.get("old_label", "")).items():
-        mw = old.get(f"{probed.folder(path)}/in_power{path[-1]}_input")
+        mw = old.get(f"{probed.folder(path)}/in_power{path[-1:]}_input")
         if mw is not None and _is_rail(label):
             found[label] = mw
     return found

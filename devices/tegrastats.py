@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+LONGEST = 4096  # characters of a line; true ones have less than a thousand
 COLDEST_C = -40.0  # an unpowered sensor says -256
 CONSTANT = "pmic"  # always 50 or 100
 UNUSED = "nc"
@@ -67,7 +68,7 @@ def parse(text: str) -> Line:
 
 def _words(text: str) -> Iterator[str]:
     """Yield names and values; what stands in round brackets is left out."""
-    for word in re.sub(r"\([^)]*\)", " ", text).split():
+    for word in re.sub(r"\([^)]*\)", " ", text[:LONGEST]).split():
         if not re.fullmatch(r"\d{2}-\d{2}-\d{4}|\d{2}:\d{2}:\d{2}", word):
             yield word
 

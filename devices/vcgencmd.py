@@ -46,7 +46,7 @@ def rails(text: str) -> dict[str, tuple[float, float]]:
     only the name joins them. ``EXT5V`` and ``BATT`` have no current, and so no power.
     """
     read: dict[str, dict[str, float]] = {"A": {}, "V": {}}
-    form = r"^\s*(\w{1,40})_([AV]) (?:current|volt)\(\d+\)=(-?[0-9.]{1,20})([AV])\s*$"
+    form = r"^[ \t]*(\w{1,40})_([AV]) (?:current|volt)\(\d+\)=(-?[0-9.]{1,20})([AV])[ \t\r]*$"
     for name, kind, number, unit in re.findall(form, text, re.MULTILINE):
         try:
             value = float(number)

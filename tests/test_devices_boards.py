@@ -22,7 +22,8 @@ GARBAGE = [
     "temp=nan'C", "frequency(1)=" + "9" * 400, "VDD_CORE_A current(7)=1e999A",
     "RAM 1/", "CPU [", "CPU []", "CPU [,,]@", "GR3D_FREQ 1%@[", "@C", "cpu@--C", "VDD_IN 1mW/",
     "NV Power Mode:", "NV Power Mode:\n7", "# R (release), REVISION:", "(((", "[@]off",
-    "\x1b[31mVDD_IN 5mW/5mW", "RAM 1/2MB " * 5000,
+    "\x1b[31mVDD_IN 5mW/5mW", "RAM 1/2MB " * 5000, "(" * 60_000, "\n" * 60_000, "#" * 60_000,
+    "\tVDD_IN", "/\t/",
 ]  # fmt: skip
 
 
