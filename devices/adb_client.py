@@ -174,6 +174,7 @@ def reach(
         serial = address
         if not any(p.serial == serial and p.state == "device" for p in phones(adb)):
             _connect(adb, serial)
+    phone = Phone(serial or "", "not there")
     for _ in range(max(1, round(patience_s / POLL_S))):
         phone = _choose(phones(adb), serial)
         if phone.state == "device":
