@@ -20,5 +20,11 @@ DEVICES = Table(
             "NVIDIA Jetson: GPU through TensorRT and CUDA, power mode, power rails",
             facts={"address": "ssh://user@board", "runtimes": "tensorrt, onnxruntime, litert"},
         ),
+        "android": Entry(
+            "edgessl.devices.android:open_board",
+            "Android phone over adb, with a Python of its own (experimental)",
+            extra="android",
+            facts={"address": "adb or adb:serial", "runtimes": "litert, onnxruntime"},
+        ),
     },
 )
