@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from edgessl.devices.events import Run
     from edgessl.devices.protocol import Finding, Preset
 
-AGENT = Path(__file__).with_name("agents") / "agent.py"
 Progress = Callable[[str], None]
+MAX_LINE = 8 * 2**20  # bytes in one line of a program on a board; the agent's longest have 0.5 MB
 
 
 class CommandFailed(EdgeSSLError):
@@ -58,7 +58,7 @@ class Stream(Protocol):
 
         Raises:
             BoardUnreachable: The connection was lost.
-            EdgeSSLError: No line came within ``timeout_s``.
+            EdgeSSLError: No line came within ``timeout_s``, or it grew beyond ``MAX_LINE``.
         """
         ...
 
@@ -68,6 +68,15 @@ class Stream(Protocol):
         Raises:
             BoardUnreachable: The connection was lost.
             EdgeSSLError: It did not end within ``timeout_s``.
+        """
+        ...
+
+    def send(self, line: str) -> None:
+        """Write one line to the standard input of the program; "" is a sign of life.
+
+        Raises:
+            BoardUnreachable: The connection was lost.
+            EdgeSSLError: The program reads no more.
         """
         ...
 
@@ -203,7 +212,8 @@ class Traits:
         meter: From the facts of the board to its power sensor, None where there is none.
         no_meter: From the facts to the reason why there is none.
         conditions: From the runs to lines about the state of the board (throttling, power mode).
-        findings: From the runs to verdicts that only this board can give.
+        findings: From the runs to verdicts that only this board can give; to each run an event
+            ``{"k": "asked", "provider": ...}`` is added.
         runtimes: By format, the runtimes that are tried, best first; others use the default.
         mismatch: From the facts to the reason why the board is not of this kind, or "".
     """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,41 +16,32 @@ from edgessl.core import files
 from edgessl.core.artifact import Artifact
 from edgessl.core.errors import (
     DataInvalid,
+    DiskFull,
     EdgeSSLError,
     FileInvalid,
+    MissingExtra,
     NativeCrash,
     OutOfMemory,
 )
 from edgessl.core.registry import missing_extra
 from edgessl.devices import events
-from edgessl.devices.base import AGENT, Progress, Stream
+from edgessl.devices.agent_file import agent_file, agent_name
+from edgessl.devices.agent_lines import Listener, printable
+from edgessl.devices.base import Progress, Stream
 from edgessl.devices.protocol import Preset
+from edgessl.devices.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
     from edgessl.devices.linux import LinuxDevice
 
-PROTO = 1
-# A board may compile a graph for minutes before the next line comes.
+PROTO = 2
+# A board may load a model for minutes before the next line comes; TensorRT builds for longer.
 SILENCE_S = 600.0
+BUILD_SILENCE_S = 3 * 3600.0
 END_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """What runs a format: the default provider, its precision, and what to install."""
-
-    provider: str
-    precision: str | None
-    package: str
-    extra: str
-
-
-RUNTIMES = {
-    "onnxruntime": Runtime("CPUExecutionProvider", None, "onnxruntime", "onnx"),
-    # bfloat16 is its own choice on many processors: asked for float32, and checked
-    "openvino": Runtime("CPU", "f32", "openvino", "openvino"),
-    "litert": Runtime("XNNPACK", None, "ai-edge-litert", "tflite"),
-}
+HEARTBEAT_S = 15.0
+# The agent ends after this long without a sign of life: six that were lost.
+DEAF_S = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +54,19 @@ class Sources:
     pack: Path
 
     def put(self, device: LinuxDevice, remote: str) -> dict[str, str]:
-        """Copy under names that carry the content hash; return the plan's file names."""
-        agent, golden, pack = (
-            (path, f"{remote}/{path.stem}-{files.sha256_file(path)[:16]}{path.suffix}")
-            for path in (AGENT, self.golden, self.pack)
-        )
-        for local, name in (agent, golden, pack):
+        """Copy under names that carry the content hash; return the plan's file names.
+
+        Agent and pack stay until the shell is closed, because the next model needs the same.
+        """
+        agent, pack = agent_name(), f"pack-{files.sha256_file(self.pack)[:16]}.npz"
+        golden = f"{remote}/golden-{files.sha256_file(self.golden)[:16]}.npz"
+        for local, name in ((agent_file(), agent), (self.pack, pack), (self.golden, golden)):
             device.shell.put(local, name)
         # runtimes find weights by their name beside the graph: names stay, the folder is hashed
         model = f"{remote}/model-{self.artifact.seal[:16]}"
         for file in self.artifact.files:
             device.shell.put(self.folder / file, f"{model}/{file}")
-        main = f"{model}/{self.artifact.main_file}"
-        return {"agent": agent[1], "golden": golden[1], "pack": pack[1], "model": main}
+        return {"golden": golden, "pack": pack, "model": f"{model}/{self.artifact.main_file}"}
 
 
 def run_processes(
@@ -82,39 +74,37 @@ def run_processes(
 ) -> list[list[events.Event]]:
     """Copy everything, run the agent once per repeat, return its events, clean up.
 
-    Ends after the first process whose answers are wrong.
+    Ends after the first process whose answers are wrong. Layers are profiled in a further process,
+    whose ``layers`` event is added to those of the first.
 
     Args:
         plan: What the agent is to do, without file names and timing.
 
     Raises:
+        BoardUnreachable: No connection, or it was lost.
         MissingExtra: The runtime is not installed on the device.
         FileInvalid, DataInvalid: The agent refused the model or the pack.
-        NativeCrash, OutOfMemory, EdgeSSLError: The agent died or fell silent.
+        NativeCrash, OutOfMemory, DiskFull, EdgeSSLError: The agent died, fell silent, or said what
+            it cannot have.
     """
     remote = f"bench-{secrets.token_hex(4)}"
     runs: list[list[events.Event]] = []
     try:
-        placed = sources.put(device, remote)
+        everywhere = {"home": device.shell.home, "heartbeat_s": DEAF_S, "profile": False}
+        placed = plan | everywhere | sources.put(device, remote)
         for repeat in range(1, preset.repeats + 1):
             timing = timing_of(preset, runs)
-            full = plan | placed | {"timing": timing, "score": repeat == 1}
-            with tempfile.TemporaryDirectory() as folder:
-                local = Path(folder) / "plan.json"
-                local.write_text(json.dumps(full), encoding="utf-8")
-                device.shell.put(local, f"{remote}/plan-{repeat}.json")
-            argv = [
-                *device.command(plan["runtime"]),
-                placed["agent"],
-                "bench",
-                "--plan",
-                f"{remote}/plan-{repeat}.json",
-            ]
             say(f"process {repeat} of {preset.repeats} on {device.id}")
-            with device.shell.start(argv) as stream:
-                runs.append(_listen(stream, device, plan["runtime"], say))
-            if any(not golden["ok"] for golden in events.of_kind(runs[-1], "golden")):
+            full = placed | {"timing": timing, "score": repeat == 1}
+            runs.append(_process(device, full, f"{remote}/process-{repeat}", say))
+            if _answered_wrongly(runs[-1]):
                 break  # wrong once is wrong; timing it again says nothing
+        if plan.get("profile") and not _answered_wrongly(runs[-1]):
+            say(f"profiling the layers on {device.id}")
+            alone = {"profile": True, "score": False, "idle_s": 0, "meter": None, "fps": None}
+            full = placed | alone | {"timing": timing_of(preset, [])}
+            found = _process(device, full, f"{remote}/profile", say)
+            runs[0] += events.of_kind(found, "layers")
     finally:
         with suppress(EdgeSSLError, OSError):  # an unreachable board must not hide the cause
             device.shell.remove(remote)
@@ -128,46 +118,107 @@ def timing_of(preset: Preset, runs: Sequence[events.Run]) -> dict[str, Any]:
     return asdict(preset) | {"cool_to_c": cool_to_c}
 
 
-def _listen(stream: Stream, device: LinuxDevice, runtime: str, say: Progress) -> list[events.Event]:
-    seen: list[events.Event] = []
-    while (line := stream.read_line(SILENCE_S)) is not None:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # a shell's greeting; the agent's own lines are always whole
-        if not isinstance(event, dict) or "k" not in event:
+def _process(
+    device: LinuxDevice, plan: dict[str, Any], remote: str, say: Progress
+) -> list[events.Event]:
+    """Run the agent once, in a folder of its own on the board."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "plan.json"
+        local.write_text(json.dumps(plan), encoding="utf-8")
+        device.shell.put(local, f"{remote}/plan.json")
+    argv = [*device.command(plan["runtime"]), agent_name(), "bench", "--plan"]
+    with device.shell.start([*argv, f"{remote}/plan.json"]) as stream, _alive(stream):
+        return _listen(stream, device, plan, say)
+
+
+@contextmanager
+def _alive(stream: Stream) -> Iterator[None]:
+    """Send a sign of life now and then: an agent that hears nothing ends."""
+    over = threading.Event()
+
+    def beat() -> None:
+        with suppress(EdgeSSLError):  # who reads the lines will notice, and say it better
+            while not over.wait(HEARTBEAT_S):
+                stream.send("")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(1)
+
+
+def _answered_wrongly(run: events.Run) -> bool:
+    return any(not golden["ok"] for golden in events.of_kind(run, "golden"))
+
+
+def _listen(
+    stream: Stream, device: LinuxDevice, plan: dict[str, Any], say: Progress
+) -> list[events.Event]:
+    listener = Listener(device.id, plan.get("images") if plan["score"] else None)
+    patience_s = SILENCE_S
+    while (line := stream.read_line(patience_s)) is not None:
+        event = listener.take(line)
+        if event is None:
             continue
         if event["k"] == "error":
-            raise _explain(event, device, runtime)
-        seen.append(event)
+            raise _explain(event, device, plan["runtime"])
+        patience_s = BUILD_SILENCE_S if event["k"] == "building" else SILENCE_S
         _report(event, say)
-    status = stream.wait(END_S)
+    status, seen = stream.wait(END_S), listener.seen
     if events.last(seen, "done"):
         return seen
+    # a shell between us and the program says 128 + n for signal n
+    number = -status if status < 0 else status - 128 if 128 < status < 160 else 0
     phase = seen[-1]["k"] if seen else "start"
-    cause = f"signal {-status}" if status < 0 else f"status {status}"
-    kind = NativeCrash if status < 0 else EdgeSSLError
-    raise kind(
+    cause = f"signal {number}" if number else f"status {status}"
+    raise (NativeCrash if number else EdgeSSLError)(
         f"the agent on {device.id} ended with {cause} after '{phase}': "
-        f"{stream.stderr_tail or 'it wrote no error'}",
-        hint="signal 9 is most often the system running out of memory" if status == -9 else "",
+        f"{printable(stream.stderr_tail) or 'it wrote no error'}",
+        hint="signal 9 is most often the system running out of memory" if number == 9 else "",
     )
 
 
 def _explain(event: events.Event, device: LinuxDevice, runtime: str) -> EdgeSSLError:
     kind, text = event["type"], event["msg"]
-    if kind == "MissingRuntime":
+    if kind == "MissingRuntime" and not device.board.address:
         asked = RUNTIMES[runtime]
         return missing_extra(f"the bench on {device.id}", asked.package, asked.extra)
-    if kind == "MemoryError":
-        return OutOfMemory(f"{device.id} ran out of memory: {text}", hint="use a smaller model")
-    known = {"InputMismatch": FileInvalid, "PackInvalid": DataInvalid}
-    return known.get(kind, EdgeSSLError)(f"the agent on {device.id} failed: {kind}: {text}")
+    if kind in ("MissingRuntime", "BrokenRuntime"):
+        failed = MissingExtra if kind == "MissingRuntime" else EdgeSSLError
+        return failed(f"{device.id} cannot run '{runtime}': {text}", hint=setup_line(device))
+    hints = {
+        "MemoryError": "use a smaller model",
+        "DiskFull": f"make room on {device.shell.where}",
+    }
+    known = {
+        "InputMismatch": FileInvalid,
+        "PackInvalid": DataInvalid,
+        "MemoryError": OutOfMemory,
+        "DiskFull": DiskFull,
+    }
+    message = f"the agent on {device.id} failed: {kind}: {text}"
+    return known.get(kind, EdgeSSLError)(message, hint=hints.get(kind, ""))
+
+
+def setup_line(device: LinuxDevice) -> str:
+    """Return the command that puts runtimes on a board."""
+    board = device.board
+    if board.name:
+        return f"edgessl devices setup {board.name}"
+    return (
+        f"edgessl devices add NAME --kind {board.kind} --address {board.address}, then "
+        "edgessl devices setup NAME"
+    )
 
 
 def _report(event: events.Event, say: Progress) -> None:
     if event["k"] == "tel" and event["phase"] == "cooldown":
         say("cooling down")
+    elif event["k"] == "building":
+        say("preparing the runtime; an engine takes minutes to build the first time")
     elif event["k"] == "warmup":
         say(f"warm-up: {event['runs']} runs, {event['s']:.0f} s")
     elif event["k"] == "lat":

@@ -39,6 +39,17 @@ def difference(start: Event, end: Event, name: str) -> float | None:
     return None if a is None or b is None else b - a
 
 
+def slept_s(run: Run) -> float | None:
+    """Return for how long the board was suspended while samples were taken; None if unseen.
+
+    The monotonic clock stands still meanwhile, but what follows is another board: cold, at other
+    clocks. Below 10 ms the two clocks that are compared only drifted between two readings.
+    """
+    start, end = telemetry(run, "start"), telemetry(run, "end")
+    seconds = difference(start, end, "slept_s")
+    return seconds if seconds is None or seconds >= 0.01 else 0.0
+
+
 def samples_ms(run: Run) -> dict[str, list[float]]:
     """Return milliseconds by part in time order, with ``at_s``: seconds since the first."""
     parts: dict[str, list[float]] = {}

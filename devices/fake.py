@@ -35,6 +35,7 @@ class FakeStream:
 
     answer: Answer
     lines: deque[str]
+    heard: list[str] = field(default_factory=list)
 
     def read_line(self, timeout_s: float) -> str | None:
         """Return the next scripted line."""
@@ -49,6 +50,10 @@ class FakeStream:
         if self.answer.hangs:
             raise EdgeSSLError(f"the program did not end within {timeout_s:g} s")
         return self.answer.status
+
+    def send(self, line: str) -> None:
+        """Keep the line."""
+        self.heard.append(line)
 
     @property
     def stderr_tail(self) -> str:

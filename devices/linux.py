@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edgessl.core.errors import EdgeSSLError
-from edgessl.devices.base import AGENT, Board, CommandFailed, Progress, Shell, Traits
+from edgessl.devices.agent_file import agent_file, agent_name
+from edgessl.devices.agent_lines import Listener
+from edgessl.devices.base import Board, CommandFailed, Progress, Shell, Traits
 from edgessl.devices.conversation import Sources, run_processes
 
 if TYPE_CHECKING:
@@ -112,33 +113,40 @@ class LinuxDevice:
         paths = re.findall(r"^edgessl-runtime (.+)/edgessl\.json$", said, re.MULTILINE)
         return {path.rsplit("/", 1)[1]: path for path in paths}
 
+    def prepare(self, say: Progress) -> None:
+        """Bring what a runtime needs on this kind of board; most boards have a Python."""
+
+    def refresh(self) -> None:
+        """Forget what the board told, because its software has changed."""
+        for name in ("runtimes", "_facts"):
+            self.__dict__.pop(name, None)
+
     @cached_property
     def _facts(self) -> dict[str, Any]:
-        return ask_facts(self.shell, self.command())
+        # with all private runtimes, so that their versions are told, too
+        folders = ":".join(self.runtimes.values())
+        private = ["env", f"PYTHONPATH={folders}"] if folders else []
+        return ask_facts(self.shell, [*private, self.python])
 
 
-def ask_facts(shell: Shell, command: Sequence[str]) -> dict[str, Any]:
+def ask_facts(shell: Shell, command: Sequence[str], *options: str) -> dict[str, Any]:
     """Run the agent's ``facts`` on a board.
 
     Args:
         shell: How to reach it.
         command: How Python is started there.
+        options: ``--runtimes`` to import each runtime, too.
 
     Raises:
         EdgeSSLError: The agent told nothing.
     """
-    remote = "agent-facts.py"
-    shell.put(AGENT, remote)
-    try:
-        text = shell.run([*command, remote, "facts"], timeout_s=FACTS_TIMEOUT_S)
-    finally:
-        shell.remove(remote)
+    remote = agent_name()  # stays until the shell is closed: a bench needs it next
+    shell.put(agent_file(), remote)
+    text = shell.run([*command, remote, "facts", *options], timeout_s=FACTS_TIMEOUT_S)
+    listener = Listener(shell.where)
     for line in text.splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and event.get("k") == "facts":
+        event = listener.take(line)
+        if event is not None and event["k"] == "facts":
             return {name: value for name, value in event.items() if name not in ("k", "t")}
     raise EdgeSSLError(f"the agent on {shell.where} told no facts: {text[:200]!r}")
 

@@ -125,7 +125,7 @@ def judge(
     traits = traits or Traits()
     findings = [*_wrong_answers(runs), *_wrong_backend(runs, provider, precision)]
     if not any(verdict == "WRONG_ANSWERS" for verdict, _ in findings):
-        findings += [*_too_short(runs, preset), *_unstable(runs, preset)]
+        findings += [*_too_short(runs, preset), *_unstable(runs, preset), *_slept(runs)]
         findings += _busy(runs)
     told = [[*run, {"k": "asked", "provider": provider}] for run in runs]
     findings += traits.findings(told)
@@ -159,6 +159,11 @@ def _wrong_backend(runs: Sequence[Run], provider: str, precision: str | None) ->
         ran = loaded["precision"]
         if precision is not None and ran is not None and ran != precision:
             yield "WRONG_BACKEND", f"asked for {precision} arithmetic, ran in {ran}"
+        placed = loaded.get("placement") or {"nodes": {}, "on_cpu": []}
+        fallen = len(placed["on_cpu"]) and placed["nodes"].get("CPUExecutionProvider", 0)
+        if fallen and used and used[0] == provider:
+            text = f"{fallen} of {sum(placed['nodes'].values())} nodes fell back to the CPU: "
+            yield "WRONG_BACKEND", text + ", ".join(placed["on_cpu"])
 
 
 def _too_short(runs: Sequence[Run], preset: Preset) -> Iterable[Finding]:
@@ -219,6 +224,12 @@ def drift(values: Sequence[float], *, sustained: bool = False) -> float | None:
     if before and after and before[0] <= after[1] and after[0] <= before[1]:
         return None
     return change
+
+
+def _slept(runs: Sequence[Run]) -> Iterable[Finding]:
+    for run in runs:
+        if seconds := events.slept_s(run):
+            yield "UNSTABLE", f"the board slept for {seconds:.1f} s while samples were taken"
 
 
 def _busy(runs: Sequence[Run]) -> Iterable[Finding]:

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import IO
 
 from edgessl.core.errors import DiskFull, EdgeSSLError
-from edgessl.devices.base import CommandFailed
+from edgessl.devices.base import MAX_LINE, CommandFailed
 
 TAIL_LINES = 20
 GRACE_S = 5.0  # between a closed standard input and a kill
+BACKLOG = 256  # lines that wait to be read; a program that floods us must wait, too
 
 
 class LocalStream:
@@ -29,7 +30,7 @@ class LocalStream:
 
     def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
         self._process, self._name = process, name
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lines: queue.Queue[str | EdgeSSLError | None] = queue.Queue(BACKLOG)
         self._errors: deque[str] = deque(maxlen=TAIL_LINES)
         assert process.stdout is not None
         assert process.stderr is not None
@@ -41,24 +42,31 @@ class LocalStream:
             thread.start()
 
     def _pump_output(self, pipe: IO[bytes]) -> None:
-        for line in pipe:
+        while line := pipe.readline(MAX_LINE + 1):
+            if len(line) > MAX_LINE:
+                text = f"{self._name} sent a line of more than {MAX_LINE >> 20} MiB"
+                self._lines.put(EdgeSSLError(text))
+                return
             self._lines.put(line.decode("utf-8", "replace").rstrip("\r\n"))
         self._lines.put(None)
 
     def _pump_errors(self, pipe: IO[bytes]) -> None:
-        for line in pipe:
+        while line := pipe.readline(4096):
             self._errors.append(line.decode("utf-8", "replace").rstrip())
 
     def read_line(self, timeout_s: float) -> str | None:
         """Return the next line, or None at the end of the output.
 
         Raises:
-            EdgeSSLError: Nothing came in time.
+            EdgeSSLError: Nothing came in time, or a line without end.
         """
         try:
-            return self._lines.get(timeout=timeout_s)
+            line = self._lines.get(timeout=timeout_s)
         except queue.Empty:
             raise EdgeSSLError(f"{self._name} said nothing for {timeout_s:g} s") from None
+        if isinstance(line, EdgeSSLError):
+            raise line
+        return line
 
     def wait(self, timeout_s: float) -> int:
         """Return the exit status.
@@ -72,6 +80,19 @@ class LocalStream:
             raise EdgeSSLError(f"{self._name} did not end within {timeout_s:g} s") from None
         self._threads[1].join(1)
         return status
+
+    def send(self, line: str) -> None:
+        """Write a line to the program.
+
+        Raises:
+            EdgeSSLError: It reads no more.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"{line}\n".encode())
+            self._process.stdin.flush()
+        except (OSError, ValueError) as error:
+            raise EdgeSSLError(f"{self._name} reads no more: {error}") from error
 
     @property
     def stderr_tail(self) -> str:

@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_bench import gone
 
 from edgessl.core.artifact import InputSpec
 from edgessl.core.images import to_model_input
@@ -244,14 +244,6 @@ def test_probes_read_programs_files_and_patterns_and_leave_out_what_fails(tmp_pa
     assert texts["file"] == "a\nmore"
     assert texts["all"] == f"{tmp_path}/in_a\ta more\n{tmp_path}/in_b\tb more"
     assert len(texts["flood"]) == probes.LIMIT
-
-
-def gone(pid):
-    """Whether a process has ended, reaped or not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except FileNotFoundError:
-        return True
 
 
 def test_a_probe_that_hangs_is_killed_with_what_it_started(tmp_path):

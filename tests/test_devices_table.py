@@ -1,15 +1,14 @@
 """The table of devices: what every entry keeps to, and the three places that know a runtime."""
 
 import json
-import runpy
 
 import pytest
 
 from edgessl.devices import DEVICES
-from edgessl.devices.base import AGENT, Board, Device, Shell, Traits
-from edgessl.devices.bench import RUNTIME_OF_FORMAT
-from edgessl.devices.conversation import RUNTIMES
+from edgessl.devices.agents.edgessl_agent import runtimes, software
+from edgessl.devices.base import Board, Device, Shell, Traits
 from edgessl.devices.fake import Answer, FakeShell
+from edgessl.devices.runtimes import RUNTIMES, readers_of
 from edgessl.devices.shell import LocalShell
 from edgessl.exporters import EXPORTERS
 
@@ -46,9 +45,10 @@ def test_the_shells_fit_the_protocol(shell):
     made.close()
 
 
-def test_every_runtime_of_a_format_is_known_to_host_and_agent():
-    agent = runpy.run_path(str(AGENT))
-    named = set(RUNTIME_OF_FORMAT.values())
-    assert named == set(RUNTIMES) == set(agent["RUNTIMES"]) == set(agent["OPENERS"])
+def test_every_runtime_is_known_to_host_and_agent():
+    assert set(software.RUNTIMES) == set(runtimes.OPENERS) == set(RUNTIMES)
+    packages = {package for runtime in RUNTIMES.values() for package in runtime.packages}
+    assert packages | {"numpy"} == set(software.PACKAGES)
     formats = {str(entry.facts["format"]) for entry in EXPORTERS.entries.values()}
-    assert set(RUNTIME_OF_FORMAT) <= formats
+    assert {form for runtime in RUNTIMES.values() for form in runtime.formats} <= formats
+    assert all(readers_of(form) for form in formats)

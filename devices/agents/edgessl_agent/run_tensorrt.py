@@ -11,7 +11,7 @@ from typing import Any
 
 from .channel import Failed
 from .cudart import TO_DEVICE, TO_HOST, Cuda
-from .tensorrt_engine import engine_for
+from .tensorrt_engine import engine_for, logger_of
 
 clock = time.monotonic_ns
 
@@ -23,7 +23,7 @@ class TensorRt:
         self._cuda = Cuda()
         built = plan["built"]  # by ``prepare``
         # the runtime must outlive the engine
-        self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+        self._runtime = trt.Runtime(logger_of(trt))
         with open(built["path"], "rb") as stream:
             self._engine = self._runtime.deserialize_cuda_engine(stream.read())
         if self._engine is None:

@@ -9,6 +9,7 @@ float16 is asked of a float32 file, builder flags allow it. TensorRT 11 has no s
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -17,6 +18,12 @@ import time
 from typing import Any
 
 from .channel import Failed
+
+
+@functools.lru_cache(maxsize=None)
+def logger_of(trt: Any) -> Any:
+    """Return the one logger of this process: TensorRT keeps the first it is given for ever."""
+    return trt.Logger(trt.Logger.WARNING)
 
 
 def engine_for(trt: Any, gpu: str, plan: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +77,7 @@ def _kept(path: str, described: dict[str, Any]) -> dict[str, Any] | None:
 
 def _build(trt: Any, plan: dict[str, Any], timing_path: str) -> tuple[bytes, str]:
     """Return the serialised engine and the precision that it computes in."""
-    builder = trt.Builder(trt.Logger(trt.Logger.WARNING))
+    builder = trt.Builder(logger_of(trt))
     config = builder.create_builder_config()
     network, parser, computes = _network(trt, builder, config, plan)
     if computes == "f32" and hasattr(trt.BuilderFlag, "TF32"):
@@ -110,7 +117,7 @@ def _network(trt: Any, builder: Any, config: Any, plan: dict[str, Any]) -> tuple
 
 def _parsed(trt: Any, builder: Any, path: str, flags: int) -> tuple[Any, Any]:
     network = builder.create_network(flags)
-    parser = trt.OnnxParser(network, trt.Logger(trt.Logger.WARNING))
+    parser = trt.OnnxParser(network, logger_of(trt))
     with open(path, "rb") as stream:
         if not parser.parse(stream.read()):
             said = [parser.get_error(i).desc() for i in range(parser.num_errors)]
