@@ -21,6 +21,8 @@ from edgessl.devices.agents.edgessl_agent import (
     facts,
     pixels,
     probes,
+    processor,
+    reading,
     software,
     telemetry,
 )
@@ -204,6 +206,24 @@ def test_emulation_shows_in_what_the_emulator_does_not_disguise(
     monkeypatch.setattr(emulation, "read", lambda path: files.get(path, ""))
     monkeypatch.setattr(emulation.os, "readlink", lambda path: link)
     assert emulation.emulator(cpu, machine) == named
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("processor : 0\nCPU implementer : 0x41\nCPU part : 0xd08\nHardware : BCM2835",
+         "Cortex-A72"),  # Hardware is wrong there by design
+        ("CPU implementer : 0x41\nCPU part : 0xd05\nprocessor : 4\nCPU part : 0xd0b",
+         "Cortex-A55 + Cortex-A76"),
+        ("CPU implementer : 0x41\nCPU part : 0xfff\nHardware : Qualcomm SM8250", "Qualcomm SM8250"),
+        ("vendor_id : GenuineIntel\nmodel name : Intel(R) N100", "Intel(R) N100"),
+        ("", "riscv64"),
+    ],
+)  # fmt: skip
+def test_arm_cores_are_named_by_their_part_numbers(text, named, monkeypatch):
+    monkeypatch.setattr(processor, "read", lambda path: text)
+    monkeypatch.setattr(reading, "read", lambda path: text)
+    assert processor.processor("riscv64") == named
 
 
 def test_a_runtime_that_does_not_load_is_told_from_one_that_is_not_there(monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import software
 from .emulation import emulator, virtual_machine
+from .processor import board_model, processor
 from .reading import colon_table, number, read
 from .telemetry import clocks, snapshot
 
@@ -34,11 +35,11 @@ def facts(*, metered: bool = False) -> dict[str, Any]:
     usable = getattr(os, "sched_getaffinity", None)
     release = dict(p.split("=", 1) for p in read("/etc/os-release").splitlines() if "=" in p)
     return {
-        "board": read("/proc/device-tree/model") or None,
+        "board": board_model(),
         "compatible": _words("/proc/device-tree/compatible"),
         "l4t": read("/etc/nv_tegra_release").split("\n")[0] or None,
         "product": read("/sys/class/dmi/id/product_name") or None,
-        "cpu": cpu.get("model name") or cpu.get("Hardware") or cpu.get("Processor") or machine,
+        "cpu": processor(machine),
         "machine": machine,
         "cores": os.cpu_count(),
         "affinity": sorted(usable(0)) if usable else None,
