@@ -15,14 +15,16 @@ from typing import Any, Literal
 from edgessl import __version__
 from edgessl.core import files
 from edgessl.core.artifact import Artifact
-from edgessl.core.errors import InvalidInput, UsageProblem
-from edgessl.core.measurement import BenchResult
+from edgessl.core.errors import FileInvalid, InvalidInput, UsageProblem
+from edgessl.core.measurement import Accuracy, BenchResult
 from edgessl.devices import events, protocol, record
 from edgessl.devices.agent_file import agent_sha256
 from edgessl.devices.base import Device, Meter, Probe, Progress
-from edgessl.devices.choice import IDLE_S, Asked, asked_values, runtime_for
+from edgessl.devices.choice import Asked, asked_values, runtime_for
 from edgessl.devices.conversation import PROTO, Sources
+from edgessl.devices.energy import IDLE_S, energy_of
 from edgessl.devices.pack import Pack, check_golden
+from edgessl.devices.power_csv import read_power_csv
 from edgessl.devices.profile import write_profile
 from edgessl.devices.protocol import Preset
 from edgessl.devices.runtimes import RUNTIMES
@@ -37,6 +39,7 @@ def bench_artifact(
     out: Path,
     *,
     asked: Asked,
+    modules: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> BenchResult:
     """Measure one exported artifact on a device and write the records into ``out``.
@@ -48,6 +51,7 @@ def bench_artifact(
         out: Gets ``samples.jsonl``, ``telemetry.csv``, ``predictions.csv`` (if answers were
             taken), ``power.csv`` and ``profile.json`` (if asked for) and, last, ``result.json``.
         asked: Preset, runtime, threads and what else is to be measured.
+        modules: From names in the file to PyTorch modules, for the profile of its layers.
         progress: Called with one short line now and then.
 
     Raises:
@@ -72,8 +76,16 @@ def bench_artifact(
     classes = check_golden(golden, artifact)
     images = Pack.open(pack, *artifact.input.side)
     name, provider = runtime_for(artifact, asked, device.traits, device.facts())
-    preset, precision = asked.floors, RUNTIMES[name].precision
+    precision = RUNTIMES[name].precision
     meter = device.traits.meter(device.facts()) if asked.energy else None
+    metered = meter is not None or asked.power_csv is not None
+    if asked.power_csv is not None and not asked.power_csv.is_file():
+        raise FileInvalid(
+            f"{asked.power_csv} is not there: the external meter must be writing before the bench",
+            hint="start its log first, then the bench",
+        )
+    # without a meter there is no reason to wait for what only it needs
+    preset = asked.floors if metered else asked.preset
     plan = {
         "proto": PROTO,
         "runtime": name,
@@ -81,7 +93,7 @@ def bench_artifact(
         "precision": precision,
         "threads": asked.threads,
         "fps": asked.fps,
-        "idle_s": IDLE_S if asked.energy else 0.0,
+        "idle_s": IDLE_S if metered else 0.0,
         "profile": asked.profile,
         "probes": [_probe(probe) for probe in device.traits.probes],
         "meter": _meter(meter),
@@ -89,11 +101,14 @@ def bench_artifact(
         "input": artifact.input.model_dump(mode="json") | {"shape": artifact.input.shape},
         "output": artifact.output.model_dump(mode="json"),
         "tolerance": tolerance_of(artifact, name),
+        "images": len(images.labels),
         "rotation": images.rotation(),
         "has_reference": images.reference is not None,
     }
     runs = device.measure(plan, Sources(folder, artifact, golden, pack), preset, say)
-    judged = protocol.judge(runs, preset, provider=provider, precision=precision)
+    judged = protocol.judge(
+        runs, preset, provider=provider, precision=precision, traits=device.traits
+    )
     found = record.answers(runs[0])
     latency = record.latencies(runs)
     infer = latency.get("infer")
@@ -129,6 +144,7 @@ def bench_artifact(
         latency_ms=latency,
         throughput_fps=1000 / infer.p50 if infer and infer.p50 else None,
         memory_mb=record.memory_mb(runs),
+        energy=_energy(device, runs, meter, asked, accuracy) if asked.energy else None,
         accuracy=accuracy,
         parity=record.parity(runs, found, images.reference),
         verdicts=judged.verdicts,
@@ -141,7 +157,7 @@ def bench_artifact(
     if found:
         record.write_predictions(out / "predictions.csv", images.sha256, images.labels, found)
     if asked.profile:
-        write_profile(out / "profile.json", runs, folder, artifact.seal)
+        write_profile(out / "profile.json", runs, modules or {}, artifact.seal)
     body = result.model_dump(mode="json", by_alias=True)
     files.write_json(out / "result.json", "bench-result", body)
     return result
@@ -160,6 +176,27 @@ def tolerance_of(artifact: Artifact, runtime: str) -> float:
 
 def _bare(event: events.Event) -> dict[str, Any]:
     return {name: value for name, value in event.items() if name not in ("k", "t")}
+
+
+def _energy(
+    device: Device,
+    runs: Sequence[events.Run],
+    meter: Meter | None,
+    asked: Asked,
+    accuracy: Accuracy | None,
+) -> dict[str, Any]:
+    """Return the energy of an inference; a log that cannot be read costs the energy only."""
+    absent, log = device.traits.no_meter(device.facts()), None
+    if asked.power_csv is not None:
+        meter = None
+        try:
+            log = read_power_csv(asked.power_csv, asked.power_scope)
+        except FileInvalid as error:
+            absent = error.message
+    return energy_of(
+        runs, meter, absent=absent, log=log, top1=accuracy.top1 if accuracy else None,
+        fps=asked.fps, battery_wh=asked.battery_wh,
+    )  # fmt: skip
 
 
 def _kind(facts: Mapping[str, Any]) -> Literal["measured", "browser", "emulated"]:

@@ -10,11 +10,9 @@ from typing import Any, Literal
 from edgessl.core.artifact import Artifact
 from edgessl.core.errors import UsageProblem, nearest
 from edgessl.devices.base import Traits
+from edgessl.devices.energy import IDLE_S, WINDOW_S
 from edgessl.devices.protocol import Preset, expected_seconds
 from edgessl.devices.runtimes import RUNTIMES, readers_of
-
-IDLE_S = 30.0  # of idle before and after, for the net energy
-ENERGY_S = 60.0  # an energy window that is shorter says little
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +46,9 @@ class Asked:
     @property
     def floors(self) -> Preset:
         """The preset, stretched to a window that energy can be taken over."""
-        if not self.energy or self.preset.timed_s >= ENERGY_S:
+        if not self.energy or self.preset.timed_s >= WINDOW_S:
             return self.preset
-        return replace(self.preset, timed_s=ENERGY_S)
+        return replace(self.preset, timed_s=WINDOW_S)
 
     @property
     def seconds(self) -> float:

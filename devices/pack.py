@@ -52,7 +52,7 @@ class Pack:
             raise DataInvalid(
                 f"{path} holds {images.dtype} {images.shape}, the artifact takes uint8 images of "
                 f"{height} x {width} x 3",
-                hint="make the pack with the input contract of the artifact",
+                hint=f"prepare the images as the artifact takes them: --set data.imgsz={height}",
             )
         plain = _is(labels, 1, "iu") and _is(names, 1, "U")
         if not plain or not (reference is None or _is(reference, 2, "f")):

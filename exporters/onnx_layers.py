@@ -69,6 +69,32 @@ def layer_weights(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, NDArray[
     return found
 
 
+# what ONNX Runtime fuses into the layer before it
+FUSED_BEHIND = (
+    "Relu", "Clip", "HardSigmoid", "HardSwish", "Sigmoid", "QuantizeLinear", "DequantizeLinear",
+)  # fmt: skip
+
+
+def operation_modules(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the module of every node and of every tensor, by their names.
+
+    An activation right behind a layer counts as that layer, as runtimes fuse the two and name the
+    result after either.
+    """
+    maker = {tensor: node for node in model.graph.node for tensor in node.output}
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        origin, steps = node, 0
+        while origin.op_type in FUSED_BEHIND and origin.input[0] in maker and steps < 4:
+            origin, steps = maker[origin.input[0]], steps + 1
+        if origin.op_type not in LAYER_OPS:
+            origin = node
+        module = origin.name.rpartition("/")[0]
+        if module:
+            found |= dict.fromkeys([node.name, *node.output], module)
+    return found
+
+
 def nodes_before(model: onnx.ModelProto, layers: set[str]) -> list[str]:
     """Return the nodes in front of the first layer: what preprocessing put there."""
     names = [node.name for node in model.graph.node]

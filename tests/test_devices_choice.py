@@ -5,7 +5,8 @@ import pytest
 from edgessl.core.artifact import Artifact, InputSpec
 from edgessl.core.errors import UsageProblem
 from edgessl.devices.base import Traits
-from edgessl.devices.choice import ENERGY_S, IDLE_S, Asked, runtime_for
+from edgessl.devices.choice import Asked, runtime_for
+from edgessl.devices.energy import IDLE_S, WINDOW_S
 from edgessl.devices.profile import profile_rows
 from edgessl.devices.protocol import PRESETS, expected_seconds
 
@@ -58,7 +59,7 @@ def test_a_file_made_for_tensorrt_is_never_timed_on_the_cpu():
 def test_energy_stretches_the_window_and_the_minutes_that_are_told():
     plain, energy = QUICK, Asked(PRESETS["quick"], energy=True)
     assert plain.floors == PRESETS["quick"]
-    assert energy.floors.timed_s == ENERGY_S
+    assert energy.floors.timed_s == WINDOW_S
     assert energy.seconds == pytest.approx(expected_seconds(energy.floors) + 2 * IDLE_S)
     standard = Asked(PRESETS["standard"], energy=True)
     assert standard.floors == PRESETS["standard"]
@@ -66,8 +67,8 @@ def test_energy_stretches_the_window_and_the_minutes_that_are_told():
 
 
 def test_rows_of_a_profile_find_their_module():
-    modules = {"conv_1": "features.0.0", "conv_12": "features.3.1", "fc": "classifier"}
-    names = ["conv_12_kernel", "conv_1", "fused[conv_12, relu]", "reorder"]
-    rows = [{"name": n, "op": "x", "p50": 1.0, "share": 0.25} for n in names]
+    modules = {"conv_1": "features.0.0", "conv_12": "features.3.1", "relu_3": "features.4.0"}
+    names = ["conv_12_kernel", "conv_1", "fused[conv_12, relu]", "relu_3_nchwc", "reorder"]
+    rows = [{"name": n, "op": "x", "p50": 1.0, "share": 0.2} for n in names]
     found = [row["module"] for row in profile_rows(rows, modules)]
-    assert found == [None, "features.0.0", "features.3.1", None]
+    assert found == [None, "features.0.0", "features.3.1", "features.4.0", None]

@@ -31,7 +31,8 @@ def grid(tmp_path_factory):
     out = tmp_path_factory.mktemp("grid") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(protocol.PRESETS, "quick", Preset("quick", 3, 0.02, 70, 0.1, ("p50", "p90")))
-        return api.bench_untrained(*NETS, target="onnx", out=out), out
+        settings = {"bench.profile_layers": True}
+        return api.bench_untrained(*NETS, target="onnx", settings=settings, out=out), out
 
 
 def test_every_configuration_has_a_row_with_the_costs_of_its_net(grid):
@@ -67,8 +68,9 @@ def test_a_grid_that_goes_on_keeps_what_was_measured(grid):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(protocol.PRESETS, "quick", Preset("quick", 3, 0.02, 70, 0.1, ("p50", "p90")))
         again = api.bench_untrained(
-            ["mobilenet_v1_short"], [0.25, 0.5], [16], target="onnx", out=out, resume=True
-        )
+            ["mobilenet_v1_short"], [0.25, 0.5], [16], target="onnx", out=out, resume=True,
+            settings={"bench.profile_layers": True},
+        )  # fmt: skip
     assert [row["result"] for row in again.result["rows"]] == [before[0], before[2]]
 
 
@@ -91,6 +93,20 @@ def test_the_net_of_a_row_loads_as_any_plain_net(grid):
     network, artifact = load_model(out / "untrained" / "mobilenet_v1_short-0.5x-24px")
     assert artifact.facts["untrained"] is True
     assert network(torch.zeros(1, 3, 24, 24)).shape == (1, artifact.facts["features"])
+
+
+def test_the_profile_names_the_modules_of_the_net(grid):
+    """ONNX Runtime fuses and renames; every convolution is still found in the PyTorch net."""
+    outcome, out = grid
+    network, _ = load_model(out / "untrained" / "mobilenet_v1_short-0.25x-16px")
+    convolutions = {n for n, m in network.named_modules() if isinstance(m, torch.nn.Conv2d)}
+    folder = (out / outcome.result["rows"][0]["result"]).parent
+    profile = json.loads((folder / "profile.json").read_text())
+    seen = [row["module"] for row in profile["rows"] if row["op"] in ("Conv", "FusedConv")]
+    assert len(seen) == len(set(seen)) == len(convolutions)
+    assert set(seen) == convolutions
+    assert sum(row["share"] for row in profile["rows"]) == pytest.approx(1)
+    assert all(row["p50"] > 0 for row in profile["rows"])
 
 
 def test_what_cannot_be_combined_is_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from edgessl.exporters import EXPORTERS, RUN_HERE
 from edgessl.exporters.untrusted import check_files
 from edgessl.stages.board_answers import compare_answers, read_answers, write_parity
 from edgessl.stages.context import Context
+from edgessl.stages.profile_names import operation_modules
 from edgessl.stages.roles import Split
 from edgessl.stages.rows import accuracy_row
 from edgessl.stages.seen import check_unseen
@@ -79,6 +81,12 @@ def asked_of(section: Bench) -> Asked:
     )
 
 
+def seconds_on(device: Device, asked: Asked) -> float:
+    """Return what one artifact takes at least; without a meter nothing waits for one."""
+    metered = asked.power_csv is not None or device.traits.meter(device.facts()) is not None
+    return asked.seconds if metered else replace(asked, energy=False).seconds
+
+
 def run_bench(
     context: Context, source: Source | None, folders: list[Path]
 ) -> tuple[list[BenchResult], list[EdgeSSLError]]:
@@ -100,17 +108,17 @@ def run_bench(
     section = context.recipe.bench
     device, asked = open_device(section), asked_of(section)
     pack, proof = context.folder("bench", PACK), context.pictures.proof
-    minutes = asked.seconds * len(folders) / 60
-    context.reporter.say(
-        f"bench: {len(folders)} artifact(s) on {section.device}, preset {section.preset}, "
-        f"about {minutes:.1f} minutes"
-    )
     results: list[BenchResult] = []
     problems: list[EdgeSSLError] = []
     began = time.monotonic()
     if source is not None:
         check_unseen(context, source.folder)
     try:
+        minutes = len(folders) * seconds_on(device, asked) / 60
+        context.reporter.say(
+            f"bench: {len(folders)} artifact(s) on {device.id}, preset {section.preset}, "
+            f"about {minutes:.1f} minutes"
+        )
         evaluation_pack(pack, proof, source.on_proof(context) if source else None)
         for folder in folders:
             try:
@@ -218,10 +226,12 @@ def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchRes
             context.reporter.say(f"bench: kept ({finished.parent})")
             return kept
     out = place / f"{stem}{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
+    modules = operation_modules(folder, artifact) if asked.profile else {}
     with context.reporter.bar(f"bench {folder.name}", total=1) as bar:
         result = bench_artifact(
-            device, folder, pack, out, asked=asked, progress=lambda line: bar.update(0, line)
-        )
+            device, folder, pack, out, asked=asked, modules=modules,
+            progress=lambda line: bar.update(0, line),
+        )  # fmt: skip
     _put_rows(context, device, folder, artifact, result, out)
     context.reporter.say(f"bench: {folder.name}  {figure(result)}")
     context.reporter.say(f"  {'; '.join(result.conditions)}")

@@ -23,10 +23,11 @@ from edgessl.devices.runtimes import RUNTIMES
 from edgessl.encoders import ENCODERS
 from edgessl.evaluation.outputs import outputs
 from edgessl.exporters import EXPORTERS
-from edgessl.stages.bench import PACK, asked_of, evaluation_pack, figure
+from edgessl.stages.bench import PACK, asked_of, evaluation_pack, figure, seconds_on
 from edgessl.stages.context import Context
 from edgessl.stages.conversion import check_installed
 from edgessl.stages.export_records import Outputs
+from edgessl.stages.profile_names import operation_modules
 from edgessl.stages.untrained import Cell, export_untrained, pictures_of, untrained_net
 
 
@@ -99,7 +100,7 @@ def run_grid(
     began = time.monotonic()
     try:
         target = target or choose_target(device, context.recipe.export.quantize)
-        minutes = len(cells) * asked_of(context.recipe.bench).seconds / 60
+        minutes = len(cells) * seconds_on(device, asked_of(context.recipe.bench)) / 60
         context.reporter.say(
             f"grid: {len(cells)} untrained net(s) as {target} on {device.id}, images of "
             f"{pictures_from}; about {minutes:.1f} minutes and the time to write the files"
@@ -165,8 +166,10 @@ def _one(
         evaluation_pack(pack, pictures, reference)
         with context.reporter.bar(f"bench {cell.name}", total=1) as bar:
             result = bench_artifact(
-                device, folder, pack, out, asked=asked, progress=lambda line: bar.update(0, line)
-            )
+                device, folder, pack, out, asked=asked,
+                modules=operation_modules(folder, artifact) if asked.profile else {},
+                progress=lambda line: bar.update(0, line),
+            )  # fmt: skip
     finally:
         pack.unlink(missing_ok=True)
     return _row(context, cell, target, artifact, result, out / "result.json"), result
