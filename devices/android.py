@@ -19,7 +19,7 @@ from edgessl.devices import android_bundle, dumpsys
 from edgessl.devices.address import open_shell
 from edgessl.devices.android_traits import TRAITS
 from edgessl.devices.base import Board, CommandFailed, Progress, Shell
-from edgessl.devices.linux import LinuxDevice
+from edgessl.devices.linux import LinuxDevice, mask_of
 from edgessl.devices.probed import shown
 
 if TYPE_CHECKING:
@@ -49,24 +49,17 @@ def open_board(board: Board) -> AndroidDevice:
 class AndroidDevice(LinuxDevice):
     """A phone behind adb.
 
+    A plan's ``cores`` are those that the model may use, by default those of the fastest clusters
+    that have enough; ``fixed_performance`` asks Android for clocks that it can keep up, and is
+    undone afterwards.
+
     Args:
         board: What the user said about it.
         shell: How to reach it.
-        cores: Cores that the model may use; None for the fastest clusters that have enough.
-        fixed_performance: Ask Android for clocks that it can keep up; undone afterwards.
     """
 
-    def __init__(
-        self,
-        board: Board,
-        shell: Shell,
-        *,
-        cores: Sequence[int] | None = None,
-        fixed_performance: bool = False,
-    ) -> None:
+    def __init__(self, board: Board, shell: Shell) -> None:
         super().__init__(board, shell, TRAITS)
-        self._wanted, self._fixed = cores, fixed_performance
-        self._mask = ""
 
     def prepare(self, say: Progress) -> None:
         """Bring a Python to the phone, unless the user named one or it is there.
@@ -102,11 +95,6 @@ class AndroidDevice(LinuxDevice):
             hint=f"edgessl devices setup {self.board.name or 'NAME'}",
         )
 
-    def command(self, runtime: str = "") -> list[str]:
-        """Return how Python is started, bound to the chosen cores while it is measured."""
-        bound = ["taskset", self._mask] if self._mask else []
-        return [*bound, *super().command(runtime)]
-
     def measure(
         self, plan: dict[str, Any], sources: Sources, preset: Preset, say: Progress
     ) -> list[Run]:
@@ -116,12 +104,11 @@ class AndroidDevice(LinuxDevice):
         """
         self.python  # noqa: B018  (says what to do where there is none, before anything waits)
         waited_s = self._cool_down(say)
-        bound = self._bind(int(plan.get("threads") or 1))
-        fixed = self._set_fixed(True) if self._fixed else "not asked"
+        cores, bound = self._cores(plan)
+        fixed = self._set_fixed(True) if plan.get("fixed_performance") else "not asked"
         try:
-            runs = super().measure(plan, sources, preset, say)
+            runs = super().measure(plan | {"cores": cores}, sources, preset, say)
         finally:
-            self._mask = ""
             if fixed == "on":
                 self._set_fixed(False)
         done = {"k": "android", "t": 0.0, "waited_s": waited_s, "bound": bound, "fixed": fixed}
@@ -208,22 +195,20 @@ class AndroidDevice(LinuxDevice):
             return None
         return dumpsys.thermal(said).status
 
-    def _bind(self, threads: int) -> str:
-        """Choose the cores for the threads; return them in words, or why none were chosen."""
-        cores = sorted(self._wanted) if self._wanted is not None else fastest(
-            self._clusters, threads
-        )  # fmt: skip
+    def _cores(self, plan: dict[str, Any]) -> tuple[list[int], str]:
+        """Choose the cores of a plan; return them, and in words, or why none were chosen."""
+        threads = int(plan.get("threads") or 1)
+        cores = sorted(plan.get("cores") or fastest(self._clusters, threads))
         if not cores:
-            return "not bound to cores: the phone does not tell its clusters"
-        mask = f"{sum(1 << core for core in cores):x}"
+            return [], "not bound to cores: the phone does not tell its clusters"
+        mask = mask_of(cores)
         try:
             self.shell.run(["taskset", mask, "true"], timeout_s=ANSWER_S)
         except CommandFailed as error:
-            return f"not bound to cores: {shown(error.message)}"
-        self._mask = mask
+            return [], f"not bound to cores: {shown(error.message)}"
         top = max((khz for khz, own in self._clusters if set(own) & set(cores)), default=0)
         speed = f", at most {top // 1000} MHz" if top else ""
-        return f"bound to cores {', '.join(map(str, cores))} (mask {mask}{speed})"
+        return cores, f"bound to cores {', '.join(map(str, cores))} (mask {mask}{speed})"
 
     def _set_fixed(self, on: bool) -> str:
         try:

@@ -92,6 +92,8 @@ def bench_artifact(
         "provider": provider,
         "precision": precision,
         "threads": asked.threads,
+        "cores": list(asked.cores),
+        "fixed_performance": asked.fixed_performance,
         "fps": asked.fps,
         "idle_s": IDLE_S if metered else 0.0,
         "profile": asked.profile,

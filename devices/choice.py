@@ -24,6 +24,8 @@ class Asked:
         runtime: None for the board's best that reads the format.
         provider: Execution provider, device or delegate; None for the runtime's usual one.
         threads: Of the runtime, at least 1.
+        cores: That the model may use; empty for the board's own choice.
+        fixed_performance: Ask a phone for clocks that it can keep up.
         fps: Images a second at most; None for one after the other.
         energy: Measure energy, too.
         battery_wh: Watt-hours of the battery that the user means to use.
@@ -36,6 +38,8 @@ class Asked:
     runtime: str | None = None
     provider: str | None = None
     threads: int = 1
+    cores: tuple[int, ...] = ()
+    fixed_performance: bool = False
     fps: float | None = None
     energy: bool = False
     battery_wh: float | None = None
@@ -61,8 +65,8 @@ class Asked:
 
 def asked_values(asked: Asked) -> dict[str, Any]:
     """Return what distinguishes one bench of an artifact from another, as JSON values."""
-    names = ("runtime", "provider", "threads", "fps", "energy", "profile")
-    return {name: getattr(asked, name) for name in names}
+    names = ("runtime", "provider", "threads", "fixed_performance", "fps", "energy", "profile")
+    return {name: getattr(asked, name) for name in names} | {"cores": list(asked.cores)}
 
 
 def runtime_for(

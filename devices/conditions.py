@@ -28,6 +28,9 @@ def conditions(runs: Sequence[Run], preset: Preset) -> Iterable[str]:
     yield from _clocks(runs, policies)
     yield from _locks(runs, policies)
     yield from _temperatures(runs)
+    affinity, cores = facts.get("affinity"), facts.get("cores")
+    if affinity and cores and len(affinity) < cores and not any(events.all_of(runs, "android")):
+        yield f"bound to cores {', '.join(map(str, affinity))} of {cores}"
     if facts.get("virtual_machine"):
         yield f"virtual machine ({facts['virtual_machine']})"
     for name, state in facts.get("power_supplies", {}).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class LinuxDevice:
     def __init__(self, board: Board, shell: Shell, traits: Traits | None = None) -> None:
         self.board, self.shell = board, shell
         self.kind, self.traits = board.kind, traits or Traits()
+        self._bound: list[str] = []  # how a program is bound to cores while it is measured
 
     @property
     def id(self) -> str:
@@ -55,7 +56,12 @@ class LinuxDevice:
         self, plan: dict[str, Any], sources: Sources, preset: Preset, say: Progress
     ) -> list[Run]:
         """Run the plan in fresh processes on the board; see ``conversation.run_processes``."""
-        return list(run_processes(self, plan, sources, preset, say))
+        if cores := plan.get("cores"):
+            self._bound = ["taskset", mask_of(cores)]
+        try:
+            return list(run_processes(self, plan, sources, preset, say))
+        finally:
+            self._bound = []
 
     def close(self) -> None:
         """Remove the work folder and close the connection."""
@@ -64,11 +70,14 @@ class LinuxDevice:
     def command(self, runtime: str = "") -> list[str]:
         """Return how Python is started on the board, so that it finds a runtime.
 
+        While it is measured it is bound to the cores that were asked for.
+
         Args:
             runtime: One that ``edgessl devices setup`` may have put there; "" for none.
         """
         private = self.runtimes.get(runtime)
-        return [*(["env", f"PYTHONPATH={private}"] if private else []), self.python]
+        found = ["env", f"PYTHONPATH={private}"] if private else []
+        return [*self._bound, *found, self.python]
 
     @cached_property
     def python(self) -> str:
@@ -149,6 +158,11 @@ def ask_facts(shell: Shell, command: Sequence[str], *options: str) -> dict[str, 
         if event is not None and event["k"] == "facts":
             return {name: value for name, value in event.items() if name not in ("k", "t")}
     raise EdgeSSLError(f"the agent on {shell.where} told no facts: {text[:200]!r}")
+
+
+def mask_of(cores: Iterable[int]) -> str:
+    """Return cores as the mask that ``taskset`` takes, in hexadecimal digits."""
+    return f"{sum(1 << core for core in set(cores)):x}"
 
 
 def device_id(facts: Mapping[str, Any]) -> str:

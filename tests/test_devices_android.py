@@ -149,7 +149,7 @@ class Phone:
         return Answer("")
 
 
-def device_of(phone, monkeypatch, **choices):
+def device_of(phone, monkeypatch):
     slept, runs = [], [[{"k": "facts", "board": None, "cpu": "x"}, {"k": "done"}]]
     shell = FakeShell(phone)
     monkeypatch.setattr("edgessl.devices.android.time.sleep", slept.append)
@@ -159,7 +159,7 @@ def device_of(phone, monkeypatch, **choices):
         return runs
 
     monkeypatch.setattr("edgessl.devices.linux.run_processes", run_processes)
-    device = AndroidDevice(Board("android", "adb:S", "pixel"), shell, **choices)
+    device = AndroidDevice(Board("android", "adb:S", "pixel"), shell)
     monkeypatch.setattr(AndroidDevice, "runtimes", {})
     return device, shell, slept
 
@@ -193,8 +193,8 @@ def test_a_phone_that_cannot_bind_is_measured_and_says_so(monkeypatch):
 
 
 def test_cores_can_be_chosen(monkeypatch):
-    device, shell, _ = device_of(Phone(), monkeypatch, cores=[1, 0])
-    device.measure({"threads": 1}, None, None, print)
+    device, shell, _ = device_of(Phone(), monkeypatch)
+    device.measure({"threads": 1, "cores": [1, 0]}, None, None, print)
     assert ("taskset", "3", "true") in asked(shell)
 
 
@@ -211,8 +211,8 @@ def test_a_hot_phone_is_given_time_and_a_phone_that_stays_hot_is_measured_all_th
 
 
 def test_fixed_performance_is_asked_for_on_wish_and_undone_also_after_a_failure(monkeypatch):
-    device, shell, _ = device_of(Phone(), monkeypatch, fixed_performance=True)
-    runs = device.measure({"threads": 1}, None, None, print)
+    device, shell, _ = device_of(Phone(), monkeypatch)
+    runs = device.measure({"threads": 1, "fixed_performance": True}, None, None, print)
     switched = [argv[-1] for argv in asked(shell) if argv[0] == "cmd"]
     assert switched == ["true", "false"]
     assert "fixed-performance mode: on" in list(android_traits.conditions(runs))
@@ -222,13 +222,13 @@ def test_fixed_performance_is_asked_for_on_wish_and_undone_also_after_a_failure(
 
     monkeypatch.setattr("edgessl.devices.linux.run_processes", fails)
     with pytest.raises(EdgeSSLError, match="lost"):
-        device.measure({"threads": 1}, None, None, print)
+        device.measure({"threads": 1, "fixed_performance": True}, None, None, print)
     assert [argv[-1] for argv in asked(shell) if argv[0] == "cmd"] == switched * 2
 
     text = "Failed to set FIXED_PERFORMANCE mode\nThis is likely unsupported on this device"
     for answer in (Answer("", 255, text), Answer(text)):
-        device, shell, _ = device_of(Phone(cmd=answer), monkeypatch, fixed_performance=True)
-        runs = device.measure({"threads": 1}, None, None, print)
+        device, shell, _ = device_of(Phone(cmd=answer), monkeypatch)
+        runs = device.measure({"threads": 1, "fixed_performance": True}, None, None, print)
         assert "fixed-performance mode: not supported" in list(android_traits.conditions(runs))
 
 

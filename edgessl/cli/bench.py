@@ -52,6 +52,16 @@ def bench(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads of the runtime.")
     ] = None,
+    cores: Annotated[
+        str | None,
+        typer.Option("--cores", metavar="LIST", help="Cores that the model may use: 4-7 or 0,1."),
+    ] = None,
+    fixed_performance: Annotated[
+        bool,
+        typer.Option(
+            "--fixed-performance", help="Phones: ask Android for clocks that it can keep up."
+        ),
+    ] = False,
     fps: Annotated[
         float | None,
         typer.Option("--fps", min=0.001, help="Images a second at most, with pauses between."),
@@ -149,6 +159,7 @@ def bench(
     values = {
         "bench.device": o.known_device(device), "bench.address": address, "bench.preset": preset,
         "bench.runtime": runtime, "bench.provider": provider, "bench.threads": threads,
+        "bench.cores": o.cores(cores), "bench.fixed_performance": fixed_performance or None,
         "bench.fps": fps, "bench.energy": energy or None, "bench.battery_wh": battery_wh,
         "bench.power_csv": power_csv, "bench.power_scope": power_scope,
         "bench.profile_layers": profile_layers or None,

@@ -208,6 +208,20 @@ def sides(text: str) -> list[int]:
     return found
 
 
+def cores(text: str | None) -> list[int] | None:
+    """Return core numbers given as ``0,1`` or ``4-7`` (exit code 2)."""
+    if text is None:
+        return None
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        last = last or first
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) < 1024):
+            raise UsageProblem(f"--cores: '{part}' is no core and no range", hint="--cores 4-7")
+        found += range(int(first), int(last) + 1)
+    return sorted(set(found))
+
+
 def only_with(needed: str, given: dict[str, Any]) -> None:
     """Refuse options that mean nothing without another one (exit code 2)."""
     for option, value in given.items():

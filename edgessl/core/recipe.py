@@ -360,6 +360,12 @@ class Bench(Section):
         default=None, description="execution provider, device or delegate; null: the board's best"
     )
     threads: Positive = Field(default=1, description="threads of the runtime")
+    cores: tuple[Annotated[int, Field(ge=0, lt=1024)], ...] | None = Field(
+        default=None, description="that the model may use; null: all, on a phone the fastest"
+    )
+    fixed_performance: bool = Field(
+        default=False, description="phones: ask Android for clocks that it can keep up"
+    )
     fps: Annotated[float, Field(gt=0, le=10000)] | None = Field(
         default=None, description="images a second at most, with pauses between; null: no pauses"
     )

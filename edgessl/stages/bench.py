@@ -72,6 +72,8 @@ def asked_of(section: Bench) -> Asked:
         runtime=section.runtime,
         provider=section.provider,
         threads=section.threads,
+        cores=section.cores or (),
+        fixed_performance=section.fixed_performance,
         fps=section.fps,
         energy=section.measures_energy,
         battery_wh=section.battery_wh,
