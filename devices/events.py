@@ -43,11 +43,11 @@ def slept_s(run: Run) -> float | None:
     """Return for how long the board was suspended while samples were taken; None if unseen.
 
     The monotonic clock stands still meanwhile, but what follows is another board: cold, at other
-    clocks. Below 10 ms the two clocks that are compared only drifted between two readings.
+    clocks. Below half a second the reader was only interrupted between the two clocks.
     """
     start, end = telemetry(run, "start"), telemetry(run, "end")
     seconds = difference(start, end, "slept_s")
-    return seconds if seconds is None or seconds >= 0.01 else 0.0
+    return seconds if seconds is None or seconds >= 0.5 else 0.0
 
 
 def samples_ms(run: Run) -> dict[str, list[float]]:

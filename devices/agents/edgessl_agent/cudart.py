@@ -65,7 +65,7 @@ class Cuda:
         address = ctypes.c_void_p()
         self._call("cudaMallocHost", ctypes.byref(address), ctypes.c_size_t(n_bytes))
         raw = (ctypes.c_char * n_bytes).from_address(address.value or 0)
-        return np.frombuffer(raw, dtype).reshape(shape)
+        return np.frombuffer(memoryview(raw), dtype).reshape(shape)
 
     def copy(self, to: int, source: int, n_bytes: int, kind: int) -> None:
         """Copy and wait until it is done."""
