@@ -15,6 +15,11 @@ from edgessl.api_bench import bench as bench
 from edgessl.api_bench import bench_untrained as bench_untrained
 from edgessl.api_data import data_check as data_check
 from edgessl.api_data import data_prepare as data_prepare
+from edgessl.api_devices import devices_add as devices_add
+from edgessl.api_devices import devices_check as devices_check
+from edgessl.api_devices import devices_list as devices_list
+from edgessl.api_devices import devices_remove as devices_remove
+from edgessl.api_devices import devices_setup as devices_setup
 from edgessl.api_dry_run import dry_run as dry_run
 from edgessl.api_light import Finding as Finding
 from edgessl.api_light import cost as cost

@@ -4,7 +4,7 @@ import pytest
 import typer.main
 
 from edgessl.cli import app as commands
-from edgessl.cli import data, delivery, export, info, look, start  # noqa: F401  (they add commands)
+from edgessl.cli import bench, data, delivery, devices, export, info, look, start  # noqa: F401  (they add commands)
 
 
 def walk(group, path=()):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 START, CHAIN, USE, LOOK = "Start", "The chain, step by step", "Use", "Look"
 ORDER = (
     "init", "data", "run", "pretrain", "evaluate", "finetune", "extract", "export", "bench",
-    "report", "predict", "runs", "cost", "doctor", "list", "schema",
+    "report", "predict", "runs", "cost", "devices", "doctor", "list", "schema",
 )  # fmt: skip
 
 

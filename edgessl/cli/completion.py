@@ -43,6 +43,18 @@ encoders, methods = _names(_encoders), _names(_methods)
 targets, devices = _names(_targets), _names(_devices)
 
 
+def boards(incomplete: str) -> list[tuple[str, str]]:
+    """Complete the boards that were added, and the kinds."""
+    from edgessl.core.errors import EdgeSSLError
+    from edgessl.devices.boards import added_boards
+
+    try:
+        added = [(b.name, f"{b.kind} {b.address}".strip()) for b in added_boards().values()]
+    except EdgeSSLError:  # a broken file is told when a board is used
+        added = []
+    return [pair for pair in added if pair[0].startswith(incomplete)] + devices(incomplete)
+
+
 def recipes(incomplete: str) -> list[tuple[str, str]]:
     """Complete the names of shipped recipes."""
     from edgessl.core.shipped import shipped_recipes

@@ -96,7 +96,7 @@ def _unwinding() -> bool:
 def _run(arguments: list[str], as_json: bool, stop: _Stop) -> int:
     try:
         # here, as a signal during these imports must be told too
-        from edgessl.cli import bench, data, delivery, export, info, look, start  # noqa: F401  (their commands)
+        from edgessl.cli import bench, data, delivery, devices, export, info, look, start  # noqa: F401  (their commands)
         from edgessl.cli.app import Told, app
 
         try:
