@@ -89,6 +89,19 @@ def test_the_exit_code_is_about_what_was_asked(monkeypatch):
         api_light.doctor(target="onxx")
 
 
+def test_a_board_elsewhere_needs_the_way_there_and_no_runtime_here(monkeypatch):
+    machine(monkeypatch, **dict.fromkeys(doctor.DEVICE_RUNTIMES))
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/ssh" if name == "ssh" else None)
+    finding = api_light.doctor(device="rpi")
+    assert not finding.errors
+    assert finding.result["abilities"][0]["detail"] == "through /usr/bin/ssh"
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("edgessl.devices.ways.find_spec", lambda name: None)
+    (error,) = api_light.doctor(device="rpi").errors
+    assert "neither an ssh program nor asyncssh" in error.message
+    assert error.hint == "pip install 'edgessl[ssh]'"
+
+
 def test_a_target_whose_files_no_device_runs_makes_no_device_work(monkeypatch):
     """numpy runs the files of this target, and no agent can time them."""
     entry = replace(EXPORTERS["onnx"], facts={"format": "toy", "runtime": "numpy"})

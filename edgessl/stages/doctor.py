@@ -15,7 +15,8 @@ from edgessl import __version__
 from edgessl.core.errors import EdgeSSLError
 from edgessl.core.runs import machine_facts
 from edgessl.devices import DEVICES
-from edgessl.devices.conversation import RUNTIMES
+from edgessl.devices.runtimes import RUNTIMES
+from edgessl.devices.ways import way_to
 from edgessl.exporters import EXPORTERS
 from edgessl.stages.imports import Package, look_for
 
@@ -23,7 +24,7 @@ TRAINING = ("torch", "torchvision", "sklearn")
 SLOW = ("litert_torch", "nncf")  # up to ten seconds; tried when their target is asked for
 EXTRAS: Mapping[str, str] = {package: "train" for package in TRAINING}
 # what the agent on a device can time a file with, by the names they are imported by
-DEVICE_RUNTIMES = {r.package.replace("-", "_"): r.extra for r in RUNTIMES.values()}
+DEVICE_RUNTIMES = {r.package.replace("-", "_"): r.extra for r in RUNTIMES.values() if r.extra}
 # releases that are known not to work, and what to install instead
 BROKEN = {("torch", "2.13.0"): "pip install 'torch!=2.13.0' torchvision"}
 
@@ -121,6 +122,8 @@ def _device(name: str, packages: Mapping[str, Package]) -> Ability:
         DEVICES.load(name)
     except EdgeSSLError as error:
         return Ability("device", name, False, error.message, error.hint)
+    if name != "local":  # what runs there is a question to the board: edgessl devices check
+        return Ability("device", name, *way_to(name))
     usable = [packages[p] for p in DEVICE_RUNTIMES if packages[p].usable]
     if usable:
         return Ability("device", name, True, ", ".join(f"{p.name} {p.version}" for p in usable))
