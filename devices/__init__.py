@@ -26,5 +26,14 @@ DEVICES = Table(
             extra="android",
             facts={"address": "adb or adb:serial", "runtimes": "litert, onnxruntime"},
         ),
+        "browser": Entry(
+            "edgessl.devices.browser.device:open_board",
+            "a browser, of a phone or of this machine: a page runs the file (WebAssembly)",
+            extra="browser",
+            facts={
+                "address": "none (this machine), lan, lan:IP, adb or adb:serial",
+                "runtimes": "onnxruntime, litert",
+            },
+        ),
     },
 )
