@@ -188,7 +188,9 @@ def _explain(event: events.Event, device: LinuxDevice, runtime: str) -> EdgeSSLE
         return missing_extra(f"the bench on {device.id}", asked.package, asked.extra)
     if kind in ("MissingRuntime", "BrokenRuntime"):
         failed = MissingExtra if kind == "MissingRuntime" else EdgeSSLError
-        return failed(f"{device.id} cannot run '{runtime}': {text}", hint=setup_line(device))
+        return failed(
+            f"{device.id} cannot run '{runtime}': {text}", hint=f"{setup_line(device)} (or --setup)"
+        )
     hints = {
         "MemoryError": "use a smaller model",
         "DiskFull": f"make room on {device.shell.where}",

@@ -34,6 +34,10 @@ def bench(
         str | None,
         typer.Option("--address", metavar="ADDR", help="ssh://user@board or adb[:serial]."),
     ] = None,
+    setup: Annotated[
+        bool,
+        typer.Option("--setup", help="Bring a runtime to a board that lacks it (devices setup)."),
+    ] = False,
     test: o.Test = None,
     preset: Annotated[
         str | None,
@@ -147,7 +151,7 @@ def bench(
 
     edgessl bench last --device kitchen --energy --fps 2 --battery-wh 20
 
-    edgessl bench --encoder mobilenet_v3_small --width 0.5x,1x --imgsz 128,224 --device kitchen
+    edgessl bench --encoder mobilenet_v3_small --width 0.5x,1x --imgsz 128 --device kitchen --setup
     """
     from edgessl import api
     from edgessl.devices.protocol import PRESETS
@@ -158,6 +162,7 @@ def bench(
     o.one_of("--runtime", runtime.partition(":")[0] if runtime else None, RUNTIMES)
     values = {
         "bench.device": o.known_device(device), "bench.address": address, "bench.preset": preset,
+        "bench.setup": setup or None,
         "bench.runtime": runtime, "bench.provider": provider, "bench.threads": threads,
         "bench.cores": o.cores(cores), "bench.fixed_performance": fixed_performance or None,
         "bench.fps": fps, "bench.energy": energy or None, "bench.battery_wh": battery_wh,

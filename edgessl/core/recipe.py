@@ -350,6 +350,9 @@ class Bench(Section):
         description="of the board: ssh://user@board, adb[:serial]; null: that of the added one",
     )
     python: str | None = Field(default=None, description="interpreter on the board; null: python3")
+    setup: bool = Field(
+        default=False, description="bring a runtime to a board that lacks it (devices setup)"
+    )
     preset: Literal["quick", "standard", "sustained"] = Field(
         default="quick", description="10 s, three times 60 s, or 10 minutes for every file"
     )

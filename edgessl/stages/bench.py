@@ -29,7 +29,10 @@ from edgessl.devices.base import Board, Device
 from edgessl.devices.bench import bench_artifact
 from edgessl.devices.boards import resolve
 from edgessl.devices.choice import Asked, asked_values, runtime_for
+from edgessl.devices.linux import LinuxDevice
 from edgessl.devices.protocol import preset_named
+from edgessl.devices.runtimes import RUNTIMES, readers_of
+from edgessl.devices.setup import set_up
 from edgessl.exporters import EXPORTERS, RUN_HERE
 from edgessl.exporters.untrusted import check_files
 from edgessl.stages.board_answers import compare_answers, read_answers, write_parity
@@ -87,6 +90,28 @@ def seconds_on(device: Device, asked: Asked) -> float:
     """Return what one artifact takes at least; without a meter nothing waits for one."""
     metered = asked.power_csv is not None or device.traits.meter(device.facts()) is not None
     return asked.seconds if metered else replace(asked, energy=False).seconds
+
+
+def lacks_runtime(device: Device, form: str) -> bool:
+    """Whether no runtime on a device reads a format."""
+    packages = device.facts().get("runtimes", {})
+    readers = [RUNTIMES[name] for name in readers_of(form)]
+    return not any(package in packages for reader in readers for package in reader.packages)
+
+
+def bring_runtime(context: Context, device: Device, form: str) -> None:
+    """Bring a runtime for a format to a board that lacks it, where the recipe says so.
+
+    Raises:
+        EdgeSSLError: See ``devices.setup.set_up``.
+    """
+    section = context.recipe.bench
+    remote = isinstance(device, LinuxDevice) and bool(device.board.address)
+    if not (section.setup and remote and lacks_runtime(device, form)):
+        return
+    asked = (section.runtime or "").partition(":")[0]
+    name = asked if asked in readers_of(form) else readers_of(form)[0]
+    set_up(device, name, say=context.reporter.say)
 
 
 def run_bench(
@@ -211,6 +236,7 @@ def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchRes
             "here would say nothing",
             hint=f"see docs/target-{artifact.facts['target']}.md for how to time it on the board",
         )
+    bring_runtime(context, device, artifact.format)
     runtime, _provider = runtime_for(artifact, asked, device.traits, device.facts())
     check_files(artifact.format, folder, list(artifact.files))
     stem = f"{folder.name}-{runtime}-{section.threads}t-"

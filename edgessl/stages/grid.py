@@ -19,11 +19,18 @@ from edgessl.core.measurement import BenchResult
 from edgessl.devices.base import Device
 from edgessl.devices.bench import bench_artifact
 from edgessl.devices.choice import asked_values, runtime_for
-from edgessl.devices.runtimes import RUNTIMES
 from edgessl.encoders import ENCODERS
 from edgessl.evaluation.outputs import outputs
 from edgessl.exporters import EXPORTERS
-from edgessl.stages.bench import PACK, asked_of, evaluation_pack, figure, seconds_on
+from edgessl.stages.bench import (
+    PACK,
+    asked_of,
+    bring_runtime,
+    evaluation_pack,
+    figure,
+    lacks_runtime,
+    seconds_on,
+)
 from edgessl.stages.context import Context
 from edgessl.stages.conversion import check_installed
 from edgessl.stages.export_records import Outputs
@@ -99,8 +106,10 @@ def run_grid(
     problems: list[EdgeSSLError] = []
     began = time.monotonic()
     try:
-        target = target or choose_target(device, context.recipe.export.quantize)
-        minutes = len(cells) * seconds_on(device, asked_of(context.recipe.bench)) / 60
+        section = context.recipe.bench
+        target = target or choose_target(device, context.recipe.export.quantize, section.setup)
+        bring_runtime(context, device, str(EXPORTERS[target].facts["format"]))
+        minutes = len(cells) * seconds_on(device, asked_of(section)) / 60
         context.reporter.say(
             f"grid: {len(cells)} untrained net(s) as {target} on {device.id}, images of "
             f"{pictures_from}; about {minutes:.1f} minutes and the time to write the files"
@@ -203,17 +212,20 @@ def _row(
     )  # fmt: skip
 
 
-def choose_target(device: Device, precision: str) -> str:
+def choose_target(device: Device, precision: str, setup: bool = False) -> str:
     """Return the target whose runtime is on the device and whose converter is installed here.
+
+    Args:
+        device: Where it is to run.
+        precision: As ``--quantize`` takes it.
+        setup: A runtime that the device lacks will be brought.
 
     Raises:
         UsageProblem: There is none.
     """
-    packages, said = device.facts().get("runtimes", {}), []
+    said = []
     for target in _by_preference(device):
-        form = str(EXPORTERS[target].facts["format"])
-        readers = [r for r in RUNTIMES.values() if form in r.formats]
-        if not any(package in packages for r in readers for package in r.packages):
+        if not setup and lacks_runtime(device, str(EXPORTERS[target].facts["format"])):
             said.append(f"{target}: no runtime on the device")
             continue
         try:
@@ -224,7 +236,7 @@ def choose_target(device: Device, precision: str) -> str:
         return target
     raise UsageProblem(
         f"no file can be written here and run on {device.id}: {'; '.join(said)}",
-        hint="put a runtime on the board: edgessl devices setup NAME; or name --target",
+        hint="let the bench bring a runtime: --setup; or name --target",
     )
 
 
