@@ -4,8 +4,9 @@ Same file, same inputs, same options, one thread, MobileNetV3-large at 224 px wi
 A round is three fresh processes in turning order: the agent; a bare loop over inputs that were
 prepared before; and a bare loop that prepares each input between two inferences, as the agent
 does, which shows how much of a difference is the caches that preparing has emptied. Each process
-gives its median of ``--runs`` inferences after 1 s of warm-up. Then the agent times a net that
-does nothing: what is left is its own.
+gives its median of ``--runs`` inferences after 1 s of warm-up. As rounds of seconds say little on a
+machine with other work, the agent's sample and the bare call are also taken in turn, one by one, in
+one process. Then the agent times a net that does nothing: what is left is its own.
 
     python benchmarks/agent_overhead.py [--rounds 24] [--runs 150] [--save]
 
@@ -37,7 +38,7 @@ from edgessl.core.artifact import Artifact, InputSpec
 from edgessl.core.images import image_sha256, to_model_input
 from edgessl.devices import events
 from edgessl.devices.base import Board
-from edgessl.devices.conversation import Sources
+from edgessl.devices.conversation import PROTO, Sources
 from edgessl.devices.linux import LinuxDevice
 from edgessl.devices.protocol import Preset
 from edgessl.devices.runtimes import RUNTIMES
@@ -45,7 +46,7 @@ from edgessl.devices.shell import LocalShell
 
 RESULT = Path(__file__).parent / "results" / "agent_overhead.json"
 TARGETS = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "litert"}
-SIDE, IMAGES, WARM_S, DRAWS = 224, 64, 1.0, 10_000
+SIDE, IMAGES, WARM_S, DRAWS, PAIRS = 224, 64, 1.0, 10_000, 600
 PACKAGES = ("numpy", "onnxruntime", "openvino", "ai-edge-litert")
 NOTHING = """
 import numpy as np
@@ -119,29 +120,79 @@ def bare(runtime: str, path: str, images: str, layout: str, runs: int, *, betwee
     return median(took) / 1e6
 
 
-def in_fresh_process(*arguments: str) -> float:
-    """Run this file's ``--bare`` and return what it printed."""
-    command = [sys.executable, __file__, "--bare", *arguments]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def in_turn(plan: dict[str, Any], images: str, n: int) -> dict[str, Any]:
+    """Alternate the agent's own sample with a bare call, each on a session of its own.
+
+    Args:
+        plan: As the agent's.
+        images: ``.npy`` of uint8 images.
+        n: Pairs that are taken.
+    """
+    from edgessl.devices.agents.edgessl_agent import software
+    from edgessl.devices.agents.edgessl_agent.bench import Bench
+    from edgessl.devices.agents.edgessl_agent.pixels import (
+        make_logits,
+        make_postprocess,
+        make_preprocess,
+    )
+    from edgessl.devices.agents.edgessl_agent.runtimes import OPENERS
+
+    module, _ = software.import_runtime(plan["runtime"])
+    agent = object.__new__(Bench)
+    agent.model = OPENERS[plan["runtime"]](module, plan)
+    agent.preprocess = make_preprocess(plan["input"])
+    agent.postprocess, agent.logits = make_postprocess(), make_logits(None)
+    give, run = opened(plan["runtime"], plan["model"])
+    pixels, times = np.load(images), {"agent": [0.0], "bare": [0.0]}
+
+    def alone(image: Any) -> float:
+        give(agent.preprocess(image))
+        start = time.perf_counter_ns()
+        run()
+        return (time.perf_counter_ns() - start) / 1e6
+
+    ways = {"agent": lambda i: agent.sample(i)["infer"] / 1e6, "bare": alone}
+    for turn in range(n + 20):
+        for name in ("agent", "bare") if turn % 2 else ("bare", "agent"):
+            times[name].append(ways[name](pixels[turn % len(pixels)]))
+    taken = {name: values[-n:] for name, values in times.items()}
+    return {
+        "pairs": n,
+        "median_ms": {name: round(median(values), 4) for name, values in taken.items()},
+        "agent over bare": interval(taken["agent"], taken["bare"]),
+    }
 
 
-def agent_events(stage: Path, pack: Path, plan: dict[str, Any], runs: int, home: str) -> events.Run:
+def in_fresh_process(*arguments: str) -> Any:
+    """Run this file with a hidden option and return the JSON value that it printed."""
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def plan_of(artifact: Artifact, runtime: str) -> dict[str, Any]:
+    """Return a plan for the CPU path of a runtime, as a bench would make it."""
+    asked = RUNTIMES[runtime]
+    return {
+        "proto": PROTO, "runtime": runtime, "provider": asked.provider,
+        "precision": asked.precision, "threads": 1, "seal": artifact.seal,
+        "output": artifact.output.model_dump(mode="json"),
+        "input": artifact.input.model_dump(mode="json") | {"shape": artifact.input.shape},
+        "tolerance": 1e-3, "rotation": list(range(IMAGES)), "has_reference": False,
+    }  # fmt: skip
+
+
+def agent_events(stage: Path, pack: Path, runtime: str, runs: int, home: str) -> events.Run:
     """Run a plan by the agent, as a bench does, and return what it told."""
     artifact = Artifact.load(stage)
     device = LinuxDevice(Board("local"), LocalShell())
     if home:
-        device.__dict__["runtimes"] = {plan["runtime"]: home}
-    asked = RUNTIMES[plan["runtime"]]
-    full = {
-        "proto": 2, "provider": asked.provider, "precision": asked.precision, "threads": 1,
-        "seal": artifact.seal, "output": artifact.output.model_dump(mode="json"),
-        "input": artifact.input.model_dump(mode="json") | {"shape": artifact.input.shape},
-        "tolerance": 1e-3, "rotation": list(range(IMAGES)), "has_reference": False,
-    }  # fmt: skip
+        device.__dict__["runtimes"] = {runtime: home}
+    plan = plan_of(artifact, runtime)
     preset = Preset("overhead", 10, WARM_S, runs, 0.0, ("p50",))
     sources = Sources(stage, artifact, stage / "golden.npz", pack)
     try:
-        (told,) = device.measure(full | plan, sources, preset, lambda _line: None)
+        (told,) = device.measure(plan, sources, preset, lambda _line: None)
     finally:
         device.close()
     return told
@@ -192,12 +243,12 @@ def compared(folder: Path, net: Any, target: str, rounds: int, runs: int) -> dic
     model = str(stage / artifact.main_file)
 
     def by_agent() -> float:
-        told = agent_events(stage, pack, {"runtime": runtime}, runs, "")
+        told = agent_events(stage, pack, runtime, runs, "")
         return median(events.samples_ms(told)["infer"])
 
     def by_loop(between: str) -> float:
         return in_fresh_process(
-            runtime, model, str(pixels), written.input.layout, str(runs), between
+            "--bare", runtime, model, str(pixels), written.input.layout, str(runs), between
         )
 
     ways: dict[str, Callable[[], float]] = {
@@ -212,8 +263,11 @@ def compared(folder: Path, net: Any, target: str, rounds: int, runs: int) -> dic
             taken[name].append(ways[name]())
         print(json.dumps({n: round(t[-1], 3) for n, t in taken.items()}), file=sys.stderr)
     others = [name for name in names if name != "agent"]
+    plan = plan_of(artifact, runtime) | {"model": model}
+    alternated = in_fresh_process("--turns", json.dumps(plan), str(pixels), str(PAIRS))
     return {
         "runtime": runtime,
+        "in turn": alternated,
         "rounds": rounds,
         "median_ms": {name: round(median(times), 4) for name, times in taken.items()},
         "agent over": {name: interval(taken["agent"], taken[name]) for name in others},
@@ -233,7 +287,7 @@ def nothing(folder: Path, runs: int) -> dict[str, Any]:
     )
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8, 3), np.uint8)
     pack = write_stage(stage, artifact, images, np.zeros((4, 10), np.float32))
-    told = agent_events(stage, pack, {"runtime": "onnxruntime"}, runs, str(private))
+    told = agent_events(stage, pack, "onnxruntime", runs, str(private))
     samples = events.samples_ms(told)
     begins, whole = samples["at_s"], samples["e2e_from_uint8"]
     gaps = [
@@ -281,10 +335,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=150, help="inferences in each process")
     parser.add_argument("--save", action="store_true", help=f"write {RESULT.name} too")
     parser.add_argument("--bare", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--turns", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.bare:
         runtime, path, images, layout, runs, between = options.bare
         print(bare(runtime, path, images, layout, int(runs), between=between == "between"))
+        return
+    if options.turns:
+        plan, images, pairs = options.turns
+        print(json.dumps(in_turn(json.loads(plan), images, int(pairs))))
         return
     if options.rounds < 20:
         parser.error(f"{options.rounds} rounds say little; take at least 20")
