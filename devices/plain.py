@@ -1,0 +1,23 @@
+"""Text from a board, made fit to print."""
+
+from __future__ import annotations
+
+import re
+
+TAIL_LINES = 20
+LONGEST = 500
+# terminals obey these, or show what follows in another order
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(data: bytes) -> str:
+    """Return the last lines of what a board wrote, without what could move a terminal's cursor."""
+    lines = data.decode("utf-8", "replace").replace("\r\n", "\n").splitlines()
+    kept = [CONTROLS.sub("", line).rstrip()[:LONGEST] for line in lines]
+    return "\n".join([line for line in kept if line][-TAIL_LINES:])
+
+
+def last_words(*texts: str) -> str:
+    """Return the last line of each text, for a message."""
+    lines = [text.splitlines()[-1].strip() for text in texts if text.strip()]
+    return "; ".join(lines) or "nothing was said"
