@@ -10,6 +10,11 @@ DEVICES = Table(
             "this machine, in fresh processes",
             facts={"address": "none needed", "runtimes": "onnxruntime, openvino, litert"},
         ),
+        "ssh": Entry(
+            "edgessl.devices.ssh:open_board",
+            "any Linux board with Python 3.8, over SSH",
+            facts={"address": "ssh://user@board", "runtimes": "onnxruntime, openvino, litert"},
+        ),
         "rpi": Entry(
             "edgessl.devices.raspberry_pi:open_board",
             "Raspberry Pi: supply, heat and clock by its firmware; power of a Pi 5",
