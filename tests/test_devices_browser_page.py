@@ -20,7 +20,7 @@ from edgessl.core.errors import (
     UsageProblem,
 )
 from edgessl.devices.base import Board
-from edgessl.devices.browser import device, packages, reach, server, state
+from edgessl.devices.browser import device, line, packages, reach, state
 from edgessl.devices.browser.heard import browser_of, facts_of
 
 
@@ -156,7 +156,7 @@ def test_a_page_that_vanishes_is_given_up(scripted, stage, tmp_path, monkeypatch
         yield from healthy(plan)[:5]
         raise OSError("the phone is out of reach")
 
-    monkeypatch.setattr(server, "QUIET_S", 1.0)
+    monkeypatch.setattr(line, "QUIET_S", 1.0)
     with pytest.raises(BoardUnreachable, match=r"nothing more was heard of .* after 'warmup'"):
         bench(scripted(vanishing), stage, tmp_path / "out")
 

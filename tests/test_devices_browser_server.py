@@ -8,7 +8,7 @@ import ssl
 import pytest
 from scripted_page import ScriptedPage
 
-from edgessl.devices.browser import certificate, server
+from edgessl.devices.browser import certificate, line, server
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_one_browser_at_a_time_and_a_repeated_post_counts_once(served):
 
 def test_a_page_that_talks_while_nobody_listens_is_stopped(served):
     page = ScriptedPage(served.url())
-    for _ in range(server.MAX_WAITING):
+    for _ in range(line.MAX_WAITING):
         page.talk({"k": "x"})
     post = {"client": page.client, "number": 10**6, "events": [{"k": "x"}]}
     assert page.post(json.dumps(post))[0] == 429

@@ -16,18 +16,15 @@ from typing import TYPE_CHECKING, Any
 from edgessl.core.archives import read_npz
 from edgessl.core.errors import (
     BoardUnreachable,
-    DataInvalid,
     EdgeSSLError,
-    FileInvalid,
     MissingExtra,
-    OutOfMemory,
     UsageProblem,
 )
 from edgessl.devices import events, protocol, record
 from edgessl.devices.agent_lines import Listener
 from edgessl.devices.base import Board, Progress
 from edgessl.devices.browser import packages
-from edgessl.devices.browser.heard import as_agent, check_run, facts_of, text_of
+from edgessl.devices.browser.heard import as_agent, check_run, explained, facts_of
 from edgessl.devices.browser.reach import Visit, place_of
 from edgessl.devices.browser.state import TRAITS
 from edgessl.devices.conversation import PROTO, Sources, timing_of
@@ -226,7 +223,7 @@ class BrowserDevice:
 
     def _taken(self, listener: Listener, told: Mapping[str, Any]) -> Event:
         if told["k"] == "error":
-            raise _explain(text_of(told.get("type"), 60), text_of(told.get("msg")), self.id)
+            raise explained(told, self.id)
         if told["k"] in ("hello", "facts", "plan"):
             raise EdgeSSLError(f"the page on {self.id} said what it cannot have: '{told['k']}'")
         event = listener.take(json.dumps(as_agent(told)))
@@ -300,16 +297,6 @@ def _title(sources: Sources, plan: Mapping[str, Any]) -> str:
     return (
         f"{sources.folder.name}, {size / 1e6:.3g} MB, {packages.label(plan['runtime'])}, {threads}"
     )
-
-
-def _explain(kind: str, text: str, where: str) -> EdgeSSLError:
-    message = f"{where} failed: {kind or 'Error'}: {text}"
-    if kind == "NoWebAssembly":
-        return EdgeSSLError(f"{where} has no WebAssembly", hint="use another browser")
-    if kind == "MemoryError":
-        return OutOfMemory(message, hint="close other tabs, or use a smaller model")
-    known = {"InputMismatch": FileInvalid, "PackInvalid": DataInvalid}
-    return known.get(kind, EdgeSSLError)(message)
 
 
 def _report(event: Event, say: Progress) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from edgessl.core.errors import EdgeSSLError
+from edgessl.core.errors import DataInvalid, EdgeSSLError, FileInvalid, OutOfMemory
 from edgessl.core.files import sha256_bytes
 from edgessl.devices.browser.packages import PACKAGES
 
@@ -128,6 +128,23 @@ def check_run(run: Sequence[Mapping[str, Any]], classes: int) -> None:
             named = chain(event["rows"]["predicted"], *event["rows"]["top5"])
             if any(place >= classes for place in named):
                 raise EdgeSSLError(f"the page answered with a class beyond the {classes} there are")
+
+
+def explained(told: Mapping[str, Any], where: str) -> EdgeSSLError:
+    """Return the error that a page's event of kind ``error`` stands for.
+
+    Args:
+        told: The event.
+        where: How messages call the browser.
+    """
+    kind, text = text_of(told.get("type"), 60) or "Error", text_of(told.get("msg"))
+    message = f"{where} failed: {kind}: {text or 'it did not say why'}"
+    if kind == "NoWebAssembly":
+        return EdgeSSLError(f"{where} has no WebAssembly", hint="use another browser")
+    if kind == "MemoryError":
+        return OutOfMemory(message, hint="close other tabs, or use a smaller model")
+    known = {"InputMismatch": FileInvalid, "PackInvalid": DataInvalid}
+    return known.get(kind, EdgeSSLError)(message)
 
 
 def _battery(told: object) -> dict[str, str]:

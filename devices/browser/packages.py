@@ -211,13 +211,19 @@ def _checked(package: Package, tarball: bytes) -> bytes:
 
 def _unpack(package: Package, tarball: bytes) -> None:
     """Take the named files; no path of the archive is ever used as a path here."""
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(tarball), mode="r:gz") as archive:
+            for member in archive:  # once through: going back would unpack it all again
+                if member.isfile() and member.name in package.files:
+                    stream = archive.extractfile(member)
+                    found[member.name] = stream.read() if stream else b""
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise FileInvalid(
+            f"{package.name} {package.version} cannot be unpacked: {error}"
+        ) from error
     for inside, path in _places(package).items():
-        try:
-            with tarfile.open(fileobj=io.BytesIO(tarball), mode="r:gz") as archive:
-                member = archive.extractfile(inside)
-                data = member.read() if member else b""
-        except (tarfile.TarError, KeyError, OSError, EOFError) as error:
-            raise FileInvalid(f"{package.name} {package.version}: no {inside}: {error}") from error
+        data = found.get(inside, b"")
         if files.sha256_bytes(data) != package.files[inside]:
             raise FileInvalid(f"{inside} in {package.name} {package.version} is another file")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

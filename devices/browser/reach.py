@@ -95,7 +95,7 @@ class Visit:
         if place == Place("lan"):
             place = Place("lan", own_address())
         self.place = place
-        self._adb = self._serial = ""
+        self._undo: tuple[str, list[str]] | None = None
         certificate = make_certificate(place.detail) if place.kind == "lan" else None
         host = place.detail if place.kind == "lan" else "127.0.0.1"
         try:
@@ -114,10 +114,9 @@ class Visit:
     def close(self) -> None:
         """Stop the server, and take back what adb was told."""
         self.server.close()
-        if self._serial:
+        if self._undo:
             with suppress(BoardUnreachable):  # a phone that was unplugged has forgotten it itself
-                port = f"tcp:{self.server.server_port}"
-                ask(self._adb, ["-s", self._serial, "reverse", "--remove", port])
+                ask(*self._undo)
 
     def _announce(self, tell: Tell, certificate: Certificate | None) -> None:
         if self.place.kind == "adb":
@@ -143,21 +142,22 @@ class Visit:
 
     def _through_adb(self) -> str:
         """Lead a port of the phone to this machine and open the page there; return its address."""
-        url, port = self.server.url("localhost"), f"tcp:{self.server.server_port}"
-        self._adb = find_adb()
-        self._serial = reach(self._adb, self.place.detail or None, PATIENCE_S)
-        status, said = ask(self._adb, ["-s", self._serial, "reverse", port, port])
-        if status:
+        adb = find_adb()
+        serial = reach(adb, self.place.detail or None, PATIENCE_S)
+        # 0: any port that is free on the phone; adb says which
+        ports = ["tcp:0", f"tcp:{self.server.server_port}"]
+        status, said = ask(adb, ["-s", serial, "reverse", *ports])
+        if status or not said.strip().isdigit():
             raise BoardUnreachable(
-                f"adb:{self._serial} leads no port to this machine: {said[-200:]}",
+                f"adb:{serial} leads no port to this machine: {said.strip()[-200:]}",
                 hint="adb reverse needs Android 5 or newer; over a network use --address lan",
             )
-        shell = AdbShell(self._serial)
+        port = int(said)
+        self._undo = adb, ["-s", serial, "reverse", "--remove", f"tcp:{port}"]
+        url, shell = self.server.url("localhost", port), AdbShell(serial)
         try:
-            opened = shell.run(
-                ["am", "start", "-a", "android.intent.action.VIEW", "-d", url],
-                timeout_s=ADB_TIMEOUT_S,
-            )
+            view = ["am", "start", "-a", "android.intent.action.VIEW", "-d", url]
+            opened = shell.run(view, timeout_s=ADB_TIMEOUT_S)
         finally:
             shell.close()
         if "Error" in opened:

@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import hmac
 import json
-import queue
 import re
 import secrets
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
 from edgessl.devices.browser.certificate import Certificate
+from edgessl.devices.browser.line import Line, Refused
 
 MAX_POST = 4 << 20
-MAX_EVENTS = 5000  # in one post
-MAX_WAITING = 64  # posts
 MAX_CONNECTIONS = 32
 IDLE_S = 30.0  # of one connection
-FETCH_S = 3.0
-QUIET_S = 90.0  # after that the browser is taken to be gone
 CHUNK = 1 << 20
 TYPES = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
@@ -52,104 +46,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-CLIENT = re.compile(r"[0-9a-f]{16,64}")
 RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{1,15})")
-
-
-class Refused(Exception):
-    """A request that is answered with an error status."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-@dataclass
-class Line:
-    """What goes back and forth with the one browser; used by many threads.
-
-    Attributes:
-        posts: The events of each of its posts, in order.
-        order: What it is to do; it fetches the one that stands, by its number.
-        fetched: Number of the last order that it was given.
-    """
-
-    posts: queue.Queue[list[dict[str, Any]]] = field(default_factory=queue.Queue)
-    order: dict[str, Any] | None = None
-    fetched: int = 0
-    _client: str = ""
-    _number: int = -1
-    _heard: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def silent(self) -> bool:
-        """Whether nothing was heard of the browser for so long that it must be gone."""
-        return time.monotonic() - self._heard > QUIET_S
-
-    @property
-    def connected(self) -> bool:
-        """Whether a browser is there."""
-        return bool(self._client) and not self.silent
-
-    def say(self, order: dict[str, Any]) -> int:
-        """Give the browser something to do; return the number of the order."""
-        with self._lock:
-            number = (self.order or {}).get("id", 0) + 1
-            self.order = order | {"id": number}
-            return number
-
-    def wait_until_fetched(self, number: int) -> None:
-        """Wait until the browser has an order, but not long: it asks once a second."""
-        until = time.monotonic() + FETCH_S
-        while self.connected and self.fetched < number and time.monotonic() < until:
-            time.sleep(0.05)
-
-    def take(self, body: bytes) -> dict[str, Any]:
-        """Take a post of the browser and return the answer to it.
-
-        Raises:
-            Refused: Malformed, or from another browser than the first.
-        """
-        client, number, events = _parsed(body)
-        with self._lock:
-            if self._client != client and self.connected:
-                raise Refused(409, "another browser is connected")
-            if self.posts.qsize() >= MAX_WAITING:
-                raise Refused(429, "too much at once")
-            if self._client != client:
-                self._client, self._number = client, -1
-            self._heard = time.monotonic()
-            if number > self._number:  # else it came before, and its answer was lost
-                self._number = number
-                if events:
-                    self.posts.put(events)
-                if any(event["k"] == "bye" for event in events):
-                    self._client = ""
-            self.fetched = (self.order or {}).get("id", 0)
-            return {"job": self.order}
-
-
-def _parsed(body: bytes) -> tuple[str, int, list[dict[str, Any]]]:
-    def refuse(text: str) -> Any:
-        raise ValueError(f"the number {text}")
-
-    try:
-        post = json.loads(body, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, f"not JSON: {str(error)[:200]}") from error
-    if not isinstance(post, dict):
-        raise Refused(400, "not an object")
-    client, number, events = (post.get(name) for name in ("client", "number", "events"))
-    if not isinstance(client, str) or not CLIENT.fullmatch(client):
-        raise Refused(400, "no client")
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**53:
-        raise Refused(400, "no number")
-    if not isinstance(events, list) or len(events) > MAX_EVENTS:
-        raise Refused(400, f"no list of at most {MAX_EVENTS} events")
-    if not all(isinstance(e, dict) and isinstance(e.get("k"), str) for e in events):
-        raise Refused(400, "an event without a kind")
-    return client, number, events
 
 
 class PageServer(ThreadingHTTPServer):
@@ -175,10 +72,11 @@ class PageServer(ThreadingHTTPServer):
         self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), daemon=True)
         self._thread.start()
 
-    def url(self, host: str = "") -> str:
-        """Return the address of the page, with its secret part."""
+    def url(self, host: str = "", port: int = 0) -> str:
+        """Return the address of the page, with its secret part; as seen elsewhere, if given."""
         scheme = "https" if self.certificate else "http"
-        return f"{scheme}://{host or self.server_address[0]}:{self.server_port}/{self.token}/"
+        place = f"{host or self.server_address[0]}:{port or self.server_port}"
+        return f"{scheme}://{place}/{self.token}/"
 
     def offer(self, name: str, content: Path | bytes) -> str:
         """Serve a file under a name below the secret part; return the name."""

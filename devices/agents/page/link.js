@@ -66,9 +66,9 @@ export class Link {
     }
   }
 
-  /** Wait a second, or until something must be sent at once. */
-  async pause() {
+  /** Wait some milliseconds, or until something must be sent at once. */
+  async pause(ms) {
     if (this.queue.length > 1000) return;
-    await Promise.race([sleep(1000), new Promise(wake => { this.wake = wake; })]);
+    await Promise.race([sleep(ms), new Promise(wake => { this.wake = wake; })]);
   }
 }

@@ -3,6 +3,8 @@
 import { Dismissed, Link } from "./link.js";
 import { Progress, headline, showFacts, showResult, warn } from "./view.js";
 
+const BUSY_MS = 1000;  // between two posts while a model is timed
+const IDLE_MS = 250;
 const TEXTS = {
   NoWebAssembly: "This browser has no WebAssembly, or it is switched off: use another browser.",
   MemoryError: "The browser ran out of memory: close other tabs, or use a smaller model.",
@@ -75,7 +77,7 @@ class Page {
         if (order.do === "bench") this.bench(order);
         if (order.do === "wait") headline("Waiting for the computer", order.text);
       }
-      await this.link.pause();
+      await this.link.pause(this.worker ? BUSY_MS : IDLE_MS);
     }
   }
 
