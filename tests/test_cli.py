@@ -353,7 +353,8 @@ def test_every_json_file_has_a_published_schema(checkpoint, monkeypatch, capsys)
         "export", "parity", "gate", "quantization-search", "sensitivity", "layers", "judged",
         "preprocessing-costs",
     }  # fmt: skip
-    assert set(by_kind) - seen == {None, "bench-result", "image-cache", *beside_exports}
+    of_boards = {"bench-result", "board-parity", "layer-profile", "bench-grid"}
+    assert set(by_kind) - seen == {None, "image-cache", *of_boards, *beside_exports}
 
 
 def test_listings_are_json(tmp_path):

@@ -20,7 +20,8 @@ KINDS = ("methods", "encoders", "targets", "devices", "datasets", "recipes")
 SCHEMAS = (
     "recipe", "ledger", "artifact", "bench-result", "run", "splits", "data-findings", "image-cache",
     "equivalence", "parity", "gate", "quantization-search", "sensitivity", "layers",
-    "preprocessing-costs", "judged", "stage", "training-state",
+    "preprocessing-costs", "judged", "board-parity", "layer-profile", "bench-grid", "stage",
+    "training-state",
 )  # fmt: skip
 # facts whose names say too little to people
 TITLES = {
@@ -138,6 +139,7 @@ def _schema(name: str) -> dict[str, Any]:
     from edgessl.core.measurement import BenchResult
     from edgessl.core.recipe import Recipe
     from edgessl.core.schemas import SCHEMAS as WRITTEN_OUT
+    from edgessl.core.schemas_bench import ENERGY
 
     if name == "recipe":  # YAML that people write: no head
         return {"$schema": DIALECT} | Recipe.model_json_schema(by_alias=True)
@@ -159,6 +161,7 @@ def _schema(name: str) -> dict[str, Any]:
         return _document(list(DOCUMENTS), body | about)
     if name == "bench-result":
         body = BenchResult.model_json_schema(by_alias=True)
+        body["properties"]["energy"] = {"anyOf": [ENERGY, {"type": "null"}], "default": None}
         return _document([name], body | {"description": "result.json: a bench on a device"})
     return _document([name], WRITTEN_OUT[name])
 
