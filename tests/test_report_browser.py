@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from report_boards import boards_run, grid_run
 from report_exports import export_run
 
 from edgessl.report.html import write_report
@@ -92,6 +93,13 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report([export_run(folder / "fashion", samples=300)], folder / "report.html")
 
 
+@pytest.fixture(scope="module")
+def boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("boards")
+    runs = [boards_run(folder / "boards", samples=120), grid_run(folder / "grid")]
+    return write_report(runs, folder / "report.html")
+
+
 def chromium(profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(BROWSER), *OPTIONS, f"--user-data-dir={profile}", *arguments],
@@ -99,8 +107,11 @@ def chromium(profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-def test_every_width_and_theme_fits_reads_and_stays_silent(html: Path, tmp_path: Path) -> None:
-    text = html.read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["html", "boards"])
+def test_every_width_and_theme_fits_reads_and_stays_silent(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str
+) -> None:
+    text = request.getfixturevalue(name).read_text(encoding="utf-8")
     frame = tmp_path / "frame.html"
     frame.write_text(
         f'<!doctype html><meta charset="utf-8"><textarea id="page" hidden>{markup.escape(text)}'

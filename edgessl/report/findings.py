@@ -10,9 +10,9 @@ from pydantic import Field, ValidationError
 
 from edgessl.core.artifact import Document
 from edgessl.report.formats import count, plural
-from edgessl.report.found import first_error
 from edgessl.report.plot_cells import bar_cell
 from edgessl.report.read import Run
+from edgessl.report.recorded import first_error
 from edgessl.report.tolerant import mapping
 
 CLASSES_SHOWN = 40

@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 MISSING = "–"
 NBSP = "\u00a0"  # keeps a figure and its unit on one line
+DEPTH = 8  # of nested objects that are written out: a file may nest as deep as it likes
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
@@ -95,8 +96,8 @@ def budget(labels_per_class: int | None) -> str:
     return plural(labels_per_class, "label") + " per class"
 
 
-def plain(value: Any) -> str:
-    """Write any JSON value on one line."""
+def plain(value: Any, depth: int = DEPTH) -> str:
+    """Write any JSON value on one line; what is nested deeper than ``depth`` as an ellipsis."""
     if value is None:
         return MISSING
     if isinstance(value, bool):
@@ -105,19 +106,43 @@ def plain(value: Any) -> str:
         return count(value) if abs(value) >= 100_000 else str(value)
     if isinstance(value, float):
         return significant(value, 4)
+    if isinstance(value, str):
+        return value
+    if not depth:
+        return "…"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(inner)}" for key, inner in value.items()) or MISSING
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(plain(inner) for inner in value) or MISSING
+        inner = (f"{key} {plain(inner, depth - 1)}" for key, inner in value.items())
+        return ", ".join(inner) or MISSING
+    if isinstance(value, Sequence):
+        return ", ".join(plain(inner, depth - 1) for inner in value) or MISSING
     return str(value)
 
 
-def flatten(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flatten(
+    document: Mapping[str, Any], prefix: str = "", depth: int = DEPTH
+) -> list[tuple[str, str]]:
     """Turn nested JSON objects into ``(dotted key, text)`` pairs, in order."""
     pairs: list[tuple[str, str]] = []
     for key, value in document.items():
-        if isinstance(value, Mapping) and value:
-            pairs += flatten(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and value and depth:
+            pairs += flatten(value, f"{prefix}{key}.", depth - 1)
         else:
-            pairs.append((f"{prefix}{key}", plain(value)))
+            pairs.append((f"{prefix}{key}", plain(value, depth)))
     return pairs
+
+
+def shortened(text: str, most: int) -> str:
+    """Cut a text to ``most`` characters; an ellipsis says that something is missing."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def joules(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """Write an energy, and its interval in the same unit where it is known."""
+    if value is None:
+        return MISSING
+    size = abs(value)
+    unit, factor = ("J", 1.0) if size >= 1 else ("mJ", 1e3) if size >= 1e-3 else ("µJ", 1e6)
+    reach = ""
+    if low is not None and high is not None:
+        reach = f" [{significant(low * factor)}, {significant(high * factor)}]"
+    return f"{significant(value * factor)}{NBSP}{unit}{reach}"

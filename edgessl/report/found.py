@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from edgessl.core.artifact import DOCUMENTS, Artifact
 from edgessl.core.errors import EdgeSSLError
 from edgessl.core.measurement import BenchResult, ParityCheck
+from edgessl.report.board_records import BoardParity, Energy, LayerProfile
 from edgessl.report.formats import is_number
+from edgessl.report.recorded import first_error, read_record, record_of
 from edgessl.report.tolerant import Notes, first_text, json_lines, json_object, mapping, width_text
 
 HEADLINE_PARTS = ("e2e_from_uint8", "infer")  # what is quoted, best first
@@ -33,6 +35,11 @@ class FoundArtifact:
         """Size of the model files together."""
         return sum(self.sizes.values())
 
+    @property
+    def untrained(self) -> bool:
+        """Whether its weights are random, written only to be timed."""
+        return self.artifact.facts.get("untrained") is True
+
     def fact(self, *names: str) -> str:
         """Return the first of ``names`` among the facts, as text; empty when absent."""
         return first_text(self.artifact.facts, *names)
@@ -44,13 +51,19 @@ class FoundArtifact:
 
 @dataclass(frozen=True, slots=True)
 class FoundBench:
-    """One bench: its result and its raw samples (ms, in time order) by part."""
+    """One bench: its result and its raw samples (ms, in time order) by part.
+
+    ``parity`` holds the same file's answers here and there, ``layers`` the time of each.
+    """
 
     folder: str
     device: str
     result: BenchResult
     samples: Mapping[str, Sequence[float]]
     starts: Sequence[int]
+    parity: BoardParity | None = None
+    layers: LayerProfile | None = None
+    energy: Energy | None = None
 
     @property
     def seal(self) -> str:
@@ -61,6 +74,11 @@ class FoundBench:
     def on_workstation(self) -> bool:
         """Whether the device is the computer that edgessl runs on."""
         return first_text(self.result.device, "kind") == "local"
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the weights are random, so that only the time means something."""
+        return mapping(self.result.model.get("facts")).get("untrained") is True
 
     def model_fact(self, name: str) -> str:
         """Return a fact of the timed model as text; empty when the result does not say."""
@@ -107,8 +125,19 @@ def benches_in(folder: Path, notes: Notes) -> Iterator[FoundBench]:
             notes.add(f"{notes.name(path)} has no verdict: left out")
             continue
         samples, starts = samples_by_part(json_lines(path.parent / "samples.jsonl", notes))
-        place = path.parent.relative_to(folder).as_posix()
-        yield FoundBench(place, path.parent.parent.name, result, samples, starts)
+        seal, energy = first_text(result.model, "seal"), result.energy
+        yield FoundBench(
+            folder=path.parent.relative_to(folder).as_posix(),
+            device=path.parent.parent.name,
+            result=result,
+            samples=samples,
+            starts=starts,
+            parity=read_record(BoardParity, path.parent / "parity.json", notes, seal),
+            layers=read_record(LayerProfile, path.parent / "profile.json", notes, seal),
+            energy=record_of(Energy, energy, f"{notes.name(path)}: energy", notes)
+            if energy
+            else None,
+        )
 
 
 def samples_by_part(
@@ -128,13 +157,6 @@ def samples_by_part(
     pairs = enumerate(pairwise(repeats), 1)
     starts = [index for index, (before, now) in pairs if before != now]
     return samples, starts
-
-
-def first_error(error: ValidationError) -> str:
-    """Say where the first thing is that does not fit, and why."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
 def _checks(path: Path, notes: Notes) -> Iterator[ParityCheck]:

@@ -12,7 +12,7 @@ from edgessl.report.findings import Findings
 from edgessl.report.formats import MISSING, budget, count, percent, percent_range, plural, size
 from edgessl.report.found import FoundArtifact
 from edgessl.report.judgement import Judgement, pixels_do_better
-from edgessl.report.latency import BenchView, best
+from edgessl.report.latency import BenchView, best, unquotable
 from edgessl.report.proofs import Proof
 from edgessl.report.read import Run
 from edgessl.report.variants import CHAIN, WEIGHTS, is_pretrained, name
@@ -66,6 +66,7 @@ class Headline:
     top1: TopOne
     trained_with: str
     view: BenchView | None
+    unquoted: str  # why there is no view
     judgement: Judgement | None
     achievement: str
     remarks: list[Remark]
@@ -82,7 +83,7 @@ def headline(
     """Choose the file to speak of (the widest net on the soundest bench) and sum it up."""
     view = best(views, next(iter(run.widths), ""))
     artifact = (run.artifact(view.bench.seal) if view else None) or _last_artifact(run)
-    facts = [a for a in (artifact, *reversed(run.artifacts)) if a]
+    facts = [a for a in (artifact, *reversed(run.trained)) if a]
 
     def fact(*names: str) -> str:
         return next((text for a in facts if (text := a.fact(*names))), "")
@@ -110,7 +111,7 @@ def headline(
         title=encoder + (f" at {slim}" if slim else ""),
         encoder=encoder,
         slim_width=slim or MISSING,
-        host_width=host if slim != host else MISSING,
+        host_width=host if host and slim != host else MISSING,
         method=name(method) or "not recorded",
         made=_made(method),
         imgsz=f"{spec.height} x {spec.width} px" if spec else MISSING,
@@ -119,8 +120,9 @@ def headline(
         top1=top1,
         trained_with=_trained_with(top1, labels, findings),
         view=view,
+        unquoted="" if view else unquotable(views),
         judgement=judgement,
-        achievement=_achievement(run, top1, view, artifact, proof),
+        achievement=_achievement(run, top1, view, views, artifact, proof),
         remarks=_remarks(run, found, judgement, labels, slim or "", findings),
     )
 
@@ -137,7 +139,7 @@ def _last_artifact(run: Run) -> FoundArtifact | None:
         kind = order[found.artifact.artifact_kind]
         return kind, named == widest, proven, asked and proven, place.startswith("extract")
 
-    return max(run.artifacts, key=rank, default=None)
+    return max(run.trained, key=rank, default=None)
 
 
 def _row_of(artifact: FoundArtifact | None, steps: Sequence[Step]) -> LedgerRow | None:
@@ -213,6 +215,7 @@ def _achievement(
     run: Run,
     top1: TopOne,
     view: BenchView | None,
+    views: Sequence[BenchView],
     artifact: FoundArtifact | None,
     proof: Proof | None,
 ) -> str:
@@ -231,7 +234,7 @@ def _achievement(
         parts.append("It turns images into features; without labels no accuracy can be claimed.")
     else:
         parts.append("Its accuracy was not measured.")
-    parts.append(_speed(view, "there" if top1.measured_on else ""))
+    parts.append(_speed(view, views, "there" if top1.measured_on else ""))
     if artifact and artifact.artifact.artifact_kind != "encoder":
         parts.append(f"The file takes {size(artifact.bytes)}.")
     if proof and (proof.quantised or not proof.passed):
@@ -239,7 +242,9 @@ def _achievement(
     return " ".join(part for part in parts if part)
 
 
-def _speed(view: BenchView | None, there: str) -> str:
+def _speed(view: BenchView | None, views: Sequence[BenchView], there: str) -> str:
+    if view is None and views:
+        return f"How fast it is on a board was not measured: {unquotable(views)}."
     if view is None:
         return "How fast it is was not measured."
     if view.withheld:

@@ -18,6 +18,8 @@ from edgessl.core.measurement import PERCENTILE_FLOORS, VERDICT_ORDER
 from edgessl.report import facts, findings, formats
 from edgessl.report.accuracy import FOLD_CHOICES
 from edgessl.report.accuracy_plots import point_plots, step_groups, step_plots
+from edgessl.report.bench_groups import bench_groups
+from edgessl.report.grid import NOTES as GRID_NOTES
 from edgessl.report.label_curve import label_curves
 from edgessl.report.latency import MEANINGS
 from edgessl.report.mistakes import ROOM, mistakes
@@ -26,7 +28,6 @@ from edgessl.report.proofs import SYMBOLS
 from edgessl.report.read import read_run
 from edgessl.report.summary import Summary, summarise
 from edgessl.report.tolerant import mapping
-from edgessl.report.tradeoff import accuracy_against_latency, compared_distributions
 from edgessl.report.training import training_curves
 from edgessl.report.tried import resize_rows
 from edgessl.report.variants import NAMES
@@ -56,6 +57,7 @@ def write_report(run_folders: Sequence[Path], out: Path) -> Path:
     target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
     text = page.render(
         runs=[_context(summary, ROOM // len(summaries)) for summary in summaries],
+        grid_notes=GRID_NOTES,
         meanings={verdict: MEANINGS[verdict] for verdict in reversed(VERDICT_ORDER)},
         floors=PERCENTILE_FLOORS,
         sample_mark=sample_mark,
@@ -99,6 +101,7 @@ def _context(summary: Summary, room: int) -> dict[str, Any]:
         "run": run,
         "summary": summary,
         "headline": summary.headline,
+        "title": summary.title,
         "point_plots": point_plots(summary),
         "label_curves": label_curves(summary.points, summary.findings),
         "step_plots": step_plots(summary),
@@ -106,8 +109,9 @@ def _context(summary: Summary, room: int) -> dict[str, Any]:
         "agreements": agreements(run, summary.steps),
         "doubts": doubts(summary.steps),
         "widths": widths_side_by_side(run, summary.points, summary.benches),
-        "tradeoff": accuracy_against_latency(summary.benches),
-        "distributions": compared_distributions(summary.benches),
+        "groups": bench_groups(summary.benches),
+        "grid": summary.grid,
+        "only_grid": summary.only_grid,
         "resizes": resize_rows(run.resizes),
         "mistakes": {m.width: m for m in mistakes(run, room)},
         "recalls_shown": RECALLS_SHOWN,

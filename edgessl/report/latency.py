@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from markupsafe import Markup
 
 from edgessl.core.measurement import PERCENTILE_FLOORS, VERDICT_ORDER, Latency
 from edgessl.core.statistics import percentile_interval
+from edgessl.report.bench_pictures import PART_NAMES, bench_pictures
+from edgessl.report.board_facts import Pairs, all_facts, board_facts, device_name, protocol_facts
+from edgessl.report.energy import EnergyView, energy_view
 from edgessl.report.exports import file_title
-from edgessl.report.formats import MISSING, count, flatten, milliseconds, percent, plural, tiny
+from edgessl.report.formats import count, milliseconds, percent, percent_range
 from edgessl.report.found import HEADLINE_PARTS, FoundBench
-from edgessl.report.plot_samples import group_size, histogram, time_order
+from edgessl.report.layer_times import LayerTimes, layer_times
 from edgessl.report.proofs import Proof
 from edgessl.report.read import Run
+from edgessl.report.same_answers import AnswerCheck, answer_checks
 from edgessl.report.tolerant import first_text, width_number, width_text
 from edgessl.report.variants import NAMES
 
@@ -29,10 +33,10 @@ MEANINGS = {
     "EMULATED": "taken on a stand-in, not on the device itself",
 }
 SYMBOLS = {"VALID": "✓", "WRONG_ANSWERS": "✕", "WRONG_BACKEND": "✕"}
-PART_NAMES = {
-    "load": "Load the model", "first": "First inference", "preprocess": "Preprocess",
-    "copy_in": "Copy in", "infer": "Inference", "copy_out": "Copy out",
-    "postprocess": "Postprocess", "e2e_from_uint8": "End to end, from uint8",
+Sort = Literal["native", "browser", "emulated", "estimated", "untrained"]
+PLACES: dict[Sort, str] = {
+    "browser": "in a browser", "emulated": "on a stand-in (emulated)",
+    "estimated": "on paper (estimated)", "untrained": "with random weights",
 }  # fmt: skip
 
 
@@ -65,13 +69,24 @@ class BenchView:
     withheld: bool
     parts: list[PartView]
     outcome: str = ""  # what is proven of the file; empty where this run does not hold it
+    sort: Sort = "native"
     pictures: list[tuple[Markup, str]] = field(default_factory=list)
-    facts: list[tuple[str, str]] = field(default_factory=list)
+    board: Pairs = field(default_factory=list)
+    facts: Pairs = field(default_factory=list)
+    everything: Pairs = field(default_factory=list)  # that board and protocol recorded
+    checks: list[AnswerCheck] = field(default_factory=list)
+    energy: EnergyView | None = None
+    layers: LayerTimes | None = None
+
+    @property
+    def other_answers(self) -> bool:
+        """Whether the device surely answers otherwise than the workstation with the same file."""
+        return self.bench.parity is not None and self.bench.parity.outcome == "FAIL"
 
     @property
     def proven(self) -> bool:
         """Whether nothing speaks against shipping the file."""
-        return self.outcome in ("", "PASS")
+        return self.outcome in ("", "PASS") and not self.other_answers
 
     @property
     def symbol(self) -> str:
@@ -82,8 +97,12 @@ class BenchView:
     @property
     def doubt(self) -> str:
         """What a reader must know beside a figure in a plot; empty for a sound one."""
-        verdict = "" if self.verdict == "VALID" else self.verdict
-        return ", ".join(word for word in (verdict, "" if self.proven else self.outcome) if word)
+        words = [
+            "" if self.verdict == "VALID" else self.verdict,
+            "" if self.outcome == "PASS" else self.outcome,
+            "answers differ" if self.other_answers else "",
+        ]
+        return ", ".join(word for word in words if word)
 
     @property
     def reasons(self) -> list[str]:
@@ -98,6 +117,11 @@ class BenchView:
         """The other verdicts that no reason names."""
         result = self.bench.result
         return [v for v in result.verdicts[1:] if not any(r.startswith(v) for r in result.reasons)]
+
+    @property
+    def quoted(self) -> list[PartView]:
+        """The parts that a table of benches shows."""
+        return [part for part in self.parts if part.key in HEADLINE_PARTS]
 
     @property
     def headline(self) -> PartView | None:
@@ -121,23 +145,38 @@ def bench_views(run: Run) -> list[BenchView]:
 
 
 def best(views: Sequence[BenchView], width: str = "") -> BenchView | None:
-    """Choose the bench for the headline: VALID and measured, a board before the workstation.
+    """Choose the bench for the headline: VALID, a board before the workstation.
 
-    Benches of ``width`` come before others, and those of files that are proven.
+    Benches of ``width`` come before others, and those of files that are proven. What ran in a
+    browser, on a stand-in or with random weights is never chosen.
     """
 
-    def rank(view: BenchView) -> tuple[bool, bool, bool, bool, bool, float]:
+    def rank(view: BenchView) -> tuple[bool, bool, bool, bool, float]:
         latency = headline_latency(view.bench)
         return (
             view.width != width,
             not view.proven,
             view.verdict != "VALID",
-            view.bench.result.result_kind != "measured",
             view.bench.on_workstation,
             latency.p50 if latency and latency.p50 is not None else float("inf"),
         )
 
-    return min(views, key=rank, default=None)
+    return min((view for view in views if view.sort == "native"), key=rank, default=None)
+
+
+def unquotable(views: Sequence[BenchView]) -> str:
+    """Say why no bench can be quoted for a device where none ran on one natively."""
+    sorts = {view.sort for view in views}
+    places = [PLACES[sort] for sort in PLACES if sort in sorts]
+    return f"benches ran only {' and '.join(places)}" if places else "no bench was run"
+
+
+def times_of(bench: FoundBench) -> Sort:
+    """Say what took the times of a bench; only like is shown beside like."""
+    kind = bench.result.result_kind
+    if kind == "emulated" or "EMULATED" in bench.result.verdicts:
+        return "emulated"
+    return "native" if kind == "measured" else kind
 
 
 def _view(bench: FoundBench, proof: Proof | None) -> BenchView:
@@ -147,6 +186,7 @@ def _view(bench: FoundBench, proof: Proof | None) -> BenchView:
     precision, width = bench.model_fact("quantize"), width_text(bench.model_fact("width"))
     title = NAMES.get(target, target) or bench.folder.split("/")[-1]
     title += f" {precision}" if precision not in ("", "none") else ""
+    device = device_name(result.device, bench.device)
     title = file_title(proof) if proof else title + (f", {width}" if width else "")
     parts = [
         _part(name, result.latency_ms[name], bench.samples.get(name, ()), withheld)
@@ -156,14 +196,20 @@ def _view(bench: FoundBench, proof: Proof | None) -> BenchView:
         bench=bench,
         title=title,
         width=width,
-        device=first_text(result.device, "board", "cpu") or bench.device,
+        device=device,
         runtime=_runtime(result.runtime),
         verdict=result.verdict,
         withheld=withheld,
         parts=parts,
         outcome=proof.outcome if proof else "" if precision in ("", "none") else "NOT PROVEN",
-        pictures=[] if withheld else _pictures(bench, title),
-        facts=_facts(bench, withheld),
+        sort="untrained" if bench.untrained else times_of(bench),
+        pictures=[] if withheld else bench_pictures(bench, f"{title} on {device}"),
+        board=board_facts(result.device),
+        facts=[*_accuracy(bench), *protocol_facts(bench)],
+        everything=all_facts(result.device, {"protocol": result.protocol, "data": result.data}),
+        checks=answer_checks(bench),
+        energy=None if withheld else energy_view(bench.energy),
+        layers=None if withheld else layer_times(bench.layers),
     )
 
 
@@ -207,74 +253,12 @@ def _part(name: str, latency: Latency, samples: Sequence[float], withheld: bool)
     )
 
 
-def _pictures(bench: FoundBench, title: str) -> list[tuple[Markup, str]]:
-    """Draw the distribution and the time order of the headline part, with what was left out."""
-    part = next((name for name in HEADLINE_PARTS if bench.samples.get(name)), None)
-    if part is None:
+def _accuracy(bench: FoundBench) -> Pairs:
+    a = bench.result.accuracy
+    if a is None:
         return []
-    samples = bench.samples[part]
-    latency = bench.result.latency_ms.get(part)
-    lines = {
-        name: value
-        for name in ("p50", "p90")
-        if latency and (value := getattr(latency, name)) is not None
-    }
-    name, n = PART_NAMES[part], len(samples)
-    group = group_size(n)
-    drawn = f"Milliseconds, all {count(n)} samples in the order taken."
-    if group > 1:
-        drawn = (
-            f"Milliseconds, {count(n)} samples in the order taken, drawn as "
-            f"{count(-(-n // group))} groups of {group}: a line from the least to the greatest, "
-            "a dot at the median."
-        )
-    starts = bench.starts
-    if starts:
-        drawn += " Dashed lines: a fresh process starts."
-    shape, about = histogram(f"{name}, distribution, {title}", samples, lines)
-    course, above = time_order(f"{name}, time order, {title}", samples, starts)
-    most = f"the longest {milliseconds(max(samples))} ms"
-    if "Logarithmic" in about:
-        drawn += " Logarithmic axis."
-    counted = f"{name}, milliseconds, {count(n)} samples. {about}".strip()
-    if above:
-        drawn += f" Marks on the upper edge: {plural(above, 'sample')} above it, {most}."
-    return [(shape, counted), (course, drawn)]
-
-
-def _facts(bench: FoundBench, withheld: bool) -> list[tuple[str, str]]:
-    result = bench.result
-    facts = [("protocol", _line(result.protocol)), ("device", _line(result.device))]
-    facts.append(("images", _line(result.data)))
-    if result.accuracy:
-        a = result.accuracy
-        facts.append(("top-1 on the device", f"{percent(a.top1)} on {count(a.n)} images"))
-    for check in result.parity:
-        outcome = "passed" if check.passed else "failed"
-        facts.append(
-            (
-                f"parity, {check.level}",
-                f"{outcome}: max |Δ| {tiny(check.max_abs)} (tolerance {tiny(check.tolerance)}), "
-                f"cosine {check.cosine:.6f}, agreement {percent(check.agreement)}, "
-                f"n {count(check.n)}",
-            )
-        )
-    if not withheld:
-        if result.throughput_fps is not None:
-            facts.append(("throughput, images/s", milliseconds(result.throughput_fps)))
-        if result.energy:
-            facts.append(("energy", _line(result.energy)))
-    if result.memory_mb:
-        facts.append(("memory, MiB", _line(result.memory_mb)))
-    if result.result_kind != "measured":
-        facts.append(("kind of result", result.result_kind))
-    return [(name, text) for name, text in facts if text]
-
-
-def _line(document: Mapping[str, Any]) -> str:
-    """Write an object on one line; lists are too long for it and stay in the file."""
-    short = {key: value for key, value in document.items() if not isinstance(value, list)}
-    return ", ".join(f"{key} {text}" for key, text in flatten(short) if text != MISSING)
+    reach = percent_range(a.ci_low, a.ci_high)
+    return [("Top-1 on the device", f"{percent(a.top1)} {reach} on {count(a.n)} images")]
 
 
 def headline_latency(bench: FoundBench) -> Latency | None:

@@ -1,4 +1,7 @@
-"""MODEL_CARD.md: what a model is, how good and how fast it was measured to be, how to run it."""
+"""MODEL_CARD.md: what a model is, how good and how fast it was measured to be, how to run it.
+
+A run that holds only a grid of untrained nets gets a card that says so.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from edgessl import __version__
 from edgessl.core import files
 from edgessl.report import facts
+from edgessl.report.bench_groups import bench_groups
 from edgessl.report.html import environment, writable
 from edgessl.report.read import read_run
 from edgessl.report.summary import summarise
@@ -31,9 +35,11 @@ def write_model_card(run_folder: Path, out: Path) -> Path:
     made = environment(autoescape=False)
     made.filters["md"] = markdown_text
     made.filters["code"] = code_span
-    text = made.get_template("model_card.md.j2").render(
+    name = "grid_card.md.j2" if summary.only_grid else "model_card.md.j2"
+    text = made.get_template(name).render(
         run=run,
         summary=summary,
+        groups=bench_groups(summary.benches),
         h=summary.headline,
         findings=summary.findings,
         classes=run.class_names,

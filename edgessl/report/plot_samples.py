@@ -23,6 +23,7 @@ from edgessl.report.svg import (
 
 SHOWN_POINTS = 2000  # more samples than this are drawn in groups, and the caption says so
 BINS = 60
+SIDE_BY_SIDE = 46  # characters that fit on a line of a phone
 WIDE = 12  # a span of samples from which on an axis is logarithmic
 
 
@@ -43,7 +44,9 @@ def distributions(title: str, rows: Sequence[Distribution]) -> tuple[Markup, str
     Each row has its own height; on a logarithmic axis the bins are of equal ratio.
     """
     axis = sample_axis([row.samples for row in rows])
-    step, top = 62, 6
+    # where label and figure do not fit side by side, the figure has a line of its own
+    second = 17 * any(len(row.label) + len(row.text) > SIDE_BY_SIDE for row in rows)
+    step, top = 62 + second, 6
     bottom = top + step * len(rows)
     parts = vertical_grid(axis, top, bottom, " ms")
     beyond = 0
@@ -52,12 +55,13 @@ def distributions(title: str, rows: Sequence[Distribution]) -> tuple[Markup, str
         inside = [axis.at(v) for v in row.samples if axis.low <= v <= axis.high]
         beyond += len(row.samples) - len(inside)
         parts.append(words_at(0, y + 15, row.label, "label"))
-        parts.append(words_at(100, y + 15, row.text, "value", anchor="end"))
+        parts.append(words_at(100, y + 15 + second, row.text, "value", anchor="end"))
+        y += second
         shape = tag("path", d=_outline(inside), class_="hill" if row.solid else "hill hollow")
-        parts.append(stretched(y + 22, step - 26, [shape]))
+        parts.append(stretched(y + 22, step - second - 26, [shape]))
         for name, value in row.percentiles.items():
             kind = "rule" if name == "p50" else "rule dotted"
-            parts.append(upright_line(axis.at(value), y + 22, y + step - 4, kind))
+            parts.append(upright_line(axis.at(value), y + 22, y - second + step - 4, kind))
     text = "; ".join(f"{row.label}: {row.text}" for row in rows)
     notes = ["Logarithmic axis; the bins have equal ratios."] if axis.log else []
     if beyond:

@@ -21,6 +21,7 @@ from edgessl.report.svg import (
 )
 
 LABELLED = 5  # so many points of a scatter plot are labelled in place, more get letters
+LONGEST = 36  # characters of a label in place: two of them fit on a desk, one on a phone
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +93,42 @@ def dot_rows(
     return figure(title, f"{title}. {text}", bottom + 24, parts)
 
 
-def scatter(title: str, marks: Sequence[Mark], x_name: str, y_name: str) -> tuple[Markup, bool]:
+def scatter(
+    title: str,
+    marks: Sequence[Mark],
+    x_name: str,
+    y_name: str,
+    *,
+    from_zero: bool = False,
+    letters: bool = False,
+) -> tuple[Markup, bool]:
     """Draw points with their intervals; ``solid`` ones filled, the others hollow.
 
-    Returns the plot, and whether the points carry letters (A for the first of ``marks``) because
-    there are too many for labels.
+    Args:
+        title: Of the plot.
+        marks: The points.
+        x_name: Quantity and unit; its axis is logarithmic where values span a factor of 20.
+        y_name: Quantity and unit.
+        from_zero: Whether both axes begin at zero where they are not logarithmic.
+        letters: Whether the points carry letters (A for the first of ``marks``) however few.
+
+    Returns:
+        The plot, and whether the points carry letters: many or long labels have no room.
     """
     height, top = 280, 26
     xs = [v for m in marks for v in (m.x, m.x_low, m.x_high) if v is not None]
-    wide = min(xs) > 0 and max(xs) > 20 * min(xs)
-    x_axis = Axis.decades(xs) if wide else Axis.around(xs, wanted=4, floor=0.0)
-    y_axis = Axis.around([v for m in marks for v in (m.y, m.y_low, m.y_high) if v is not None])
+    ys = [v for m in marks for v in (m.y, m.y_low, m.y_high) if v is not None]
+    x_axis = _wide_axis(xs, from_zero)
+    y_axis = _wide_axis(ys, from_zero) if from_zero else Axis.around(ys)
     parts = horizontal_grid(y_axis, top, height)
     parts += vertical_grid(x_axis, top, top + height, "")
+    x_name, y_name = (
+        f"{name}, logarithmic" if axis.log else name
+        for name, axis in ((x_name, x_axis), (y_name, y_axis))
+    )
     parts.append(tag("text", escape(y_name), x=-38, y=12, class_="tick strong"))
-    scale = ", logarithmic" if wide else ""
-    parts.append(words_at(100, top + height + 36, x_name + scale, "tick strong", "end"))
-    lettered = len(marks) > LABELLED
+    parts.append(words_at(100, top + height + 36, x_name, "tick strong", "end"))
+    lettered = letters or len(marks) > LABELLED or max(len(m.label) for m in marks) > LONGEST
     places = {id(m): (x_axis.at(m.x), top + height * (1 - y_axis.at(m.y) / 100)) for m in marks}
     for m in marks:
         x, y = places[id(m)]
@@ -121,6 +141,13 @@ def scatter(title: str, marks: Sequence[Mark], x_name: str, y_name: str) -> tupl
     parts += _point_labels(marks, places, lettered)
     text = "; ".join(f"{m.label}: {m.x:.4g} {x_name}, {m.y:.4g} {y_name}" for m in marks)
     return figure(title, f"{title}. {text}", top + height + 44, parts, gutter=True), lettered
+
+
+def _wide_axis(values: Sequence[float], from_zero: bool) -> Axis:
+    """Return an axis of values above zero; logarithmic where they span a factor of 20."""
+    if min(values) > 0 and max(values) > 20 * min(values):
+        return Axis.decades(values)
+    return Axis.around([*values, 0.0] if from_zero else values, wanted=4, floor=0.0)
 
 
 def letter(index: int) -> str:

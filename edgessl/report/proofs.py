@@ -6,40 +6,23 @@ that names another seal, or files that were altered since, prove nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from pydantic import ValidationError
+from typing import Literal
 
 from edgessl.core.artifact import DOCUMENTS
 from edgessl.core.measurement import ParityCheck
 from edgessl.report.formats import percent
-from edgessl.report.found import FoundArtifact, first_error
-from edgessl.report.records import (
-    Candidate,
-    Gate,
-    LayerError,
-    Record,
-    Resize,
-    Resizes,
-    Search,
-    Sensitivity,
-)
-from edgessl.report.tolerant import Notes, first_text, json_object, mapping
+from edgessl.report.found import FoundArtifact
+from edgessl.report.recorded import read_record
+from edgessl.report.records import Gate, Resizes, Search, Sensitivity
+from edgessl.report.tolerant import Notes, first_text, mapping
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "NOT PROVEN"]
 # in the words of the page; only what passed gets a tick
 SYMBOLS: dict[str, str] = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "NOT PROVEN": "!"}
 FP16_AGREEMENT = 0.99  # what the export stage asks of fp16, which has no gate
-
-R = TypeVar("R", bound=Record)
-# lists whose members are read one by one, so that an odd one does not hide the others
-MEMBERS: dict[type[Record], tuple[str, type[Record]]] = {
-    Search: ("candidates", Candidate), Sensitivity: ("layers", LayerError),
-    Resizes: ("rows", Resize),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +96,13 @@ class Proof:
 def proofs_of(folder: Path, artifacts: Sequence[FoundArtifact], notes: Notes) -> Iterator[Proof]:
     """Yield what is proven of every exported file of a run, and what could not be made."""
     for found in artifacts:
-        if found.artifact.artifact_kind != "export":
+        if found.artifact.artifact_kind != "export" or found.untrained:
             continue
         place = folder / found.folder
         width, target, precision = _named(place)
         asked = found.fact("quantize") or precision or "none"
         seal = found.artifact.seal
-        gate = _record(Gate, place / "gate.json", notes, seal)
+        gate = read_record(Gate, place / "gate.json", notes, seal)
         outcome, why = _judged(found, asked, gate)
         yield Proof(
             folder=found.folder,
@@ -130,13 +113,13 @@ def proofs_of(folder: Path, artifacts: Sequence[FoundArtifact], notes: Notes) ->
             outcome=outcome,
             why=why,
             gate=gate,
-            search=_record(Search, place / "search.json", notes, seal),
-            sensitivity=_record(Sensitivity, place / "sensitivity.json", notes, seal),
+            search=read_record(Search, place / "search.json", notes, seal),
+            sensitivity=read_record(Sensitivity, place / "sensitivity.json", notes, seal),
         )
     for path in sorted(folder.glob("export/*/search.json")):
         search = None
         if not (path.parent / DOCUMENTS["export"]).exists():
-            search = _record(Search, path, notes)
+            search = read_record(Search, path, notes)
         if search is not None:
             width, target, precision = _named(path.parent)
             yield Proof(
@@ -153,7 +136,7 @@ def proofs_of(folder: Path, artifacts: Sequence[FoundArtifact], notes: Notes) ->
 
 def resizes_of(folder: Path, notes: Notes) -> Resizes | None:
     """Read what wrong resizes cost; None where it was not measured."""
-    return _record(Resizes, folder / "resizes.json", notes)
+    return read_record(Resizes, folder / "resizes.json", notes)
 
 
 def _named(folder: Path) -> tuple[str, str, str]:
@@ -177,32 +160,3 @@ def _judged(found: FoundArtifact, asked: str, gate: Gate | None) -> tuple[Outcom
     if asked == "fp16" and min(check.agreement for check in found.parity) < FP16_AGREEMENT:
         return "FAIL", f"it gives another answer on more than {percent(1 - FP16_AGREEMENT)}"
     return "PASS", ""
-
-
-def _record(kind: type[R], path: Path, notes: Notes, seal: str = "") -> R | None:
-    """Read a record; None, with a note, when it does not fit its form or another file's seal."""
-    body: dict[str, Any] = json_object(path, notes)
-    if not body:
-        return None
-    key, member = MEMBERS.get(kind, ("", Record))
-    if key:
-        body[key] = list(_members(member, body.get(key), path, notes))
-    try:
-        record = kind.model_validate(body)
-    except ValidationError as error:
-        notes.add(f"{notes.name(path)}: {first_error(error)}")
-        return None
-    if seal and getattr(record, "seal", seal) != seal:
-        notes.add(f"{notes.name(path)} is about another file: its seal differs")
-        return None
-    return record
-
-
-def _members(kind: type[Record], body: object, path: Path, notes: Notes) -> Iterator[Mapping]:
-    for index, item in enumerate(body if isinstance(body, list) else []):
-        try:
-            kind.model_validate(item)
-        except ValidationError as error:
-            notes.add(f"{notes.name(path)}: entry {index + 1}: {first_error(error)}")
-        else:
-            yield mapping(item)

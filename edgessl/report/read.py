@@ -11,8 +11,11 @@ from typing import Any
 from edgessl.core import files, runs
 from edgessl.core.errors import FileInvalid
 from edgessl.core.ledger import Ledger, LedgerRow
+from edgessl.report.board_records import Grid
 from edgessl.report.found import FoundArtifact, FoundBench, artifacts_in, benches_in
-from edgessl.report.proofs import Proof, Resizes, proofs_of, resizes_of
+from edgessl.report.proofs import Proof, proofs_of, resizes_of
+from edgessl.report.recorded import read_record
+from edgessl.report.records import Resizes
 from edgessl.report.tolerant import (
     Notes,
     first_text,
@@ -56,6 +59,7 @@ class Run:
     proofs: tuple[Proof, ...]
     resizes: Resizes | None
     benches: tuple[FoundBench, ...]
+    grid: Grid | None
     pretrainings: tuple[Log, ...]
     finetunings: tuple[Log, ...]
     findings: Mapping[str, Any]
@@ -66,6 +70,11 @@ class Run:
     recipe_text: str
     log_tail: str
     notes: Notes
+
+    @property
+    def trained(self) -> tuple[FoundArtifact, ...]:
+        """The artifacts without those whose weights are random."""
+        return tuple(a for a in self.artifacts if not a.untrained)
 
     @property
     def folded(self) -> bool:
@@ -119,6 +128,7 @@ def read_run(folder: Path) -> Run:
         proofs=tuple(proofs_of(folder, artifacts, notes)),
         resizes=resizes_of(folder, notes),
         benches=tuple(benches_in(folder, notes)),
+        grid=read_record(Grid, folder / "grid.json", notes),
         pretrainings=tuple(_pretrainings(folder, notes)),
         finetunings=tuple(_finetunings(folder, notes)),
         findings=json_object(folder / "data.json", notes),

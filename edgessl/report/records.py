@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -17,9 +17,13 @@ Seconds = Annotated[float, Field(ge=0, le=1e12)]
 
 
 class Record(Document):
-    """Base of what is read here: figures that are not finite are no figures."""
+    """Base of what is read here: figures that are not finite are no figures.
+
+    ``members`` names a list and the form of what is in it: an odd one does not hide the others.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    members: ClassVar[tuple[str, type[Any]]] = ("", object)
 
 
 class Images(Record):
@@ -131,6 +135,7 @@ class Selection(Record):
 class Search(Record):
     """Everything that was tried before a file was chosen."""
 
+    members = ("candidates", Candidate)
     seal: str
     asked: str | None = None
     chosen: str | None = None
@@ -158,6 +163,7 @@ class LayerError(Record):
 class Sensitivity(Record):
     """The layers of a file in the order of execution."""
 
+    members = ("layers", LayerError)
     seal: str
     images: Count = 0
     layers: tuple[LayerError, ...] = ()
@@ -177,6 +183,7 @@ class Resize(Record):
 class Resizes(Record):
     """What wrong preparation of the images costs."""
 
+    members = ("rows", Resize)
     source_seal: str = ""
     n: Count = 0
     rows: tuple[Resize, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from edgessl.report.formats import MISSING, percent, significant, tiny
-from edgessl.report.proofs import LayerError, Sensitivity
+from edgessl.report.records import LayerError, Sensitivity
 from edgessl.report.svg import Axis, figure, horizontal_grid, pc, tag, upright_line, words_at
 
 WORST = 5  # so many layers are named in a picture

@@ -9,13 +9,16 @@ from edgessl.report.accuracy import Point, accuracy_points, fold_choices
 from edgessl.report.answers import Answers, answers
 from edgessl.report.exports import ExportView, export_views, file_title, proof_remarks
 from edgessl.report.findings import Findings, find_out
+from edgessl.report.grid import GridView, grid_view, only_grid, unmeasured_by_grid
 from edgessl.report.headline import Headline, Remark, headline
 from edgessl.report.judgement import Judgement, judge_pretraining
 from edgessl.report.label_table import LabelTable, label_tables
-from edgessl.report.latency import BenchView, bench_views
+from edgessl.report.latency import BenchView, bench_views, unquotable
 from edgessl.report.monitors import Watched, alarm_text, watched
 from edgessl.report.read import Run
 from edgessl.report.waterfall import Step, waterfall
+
+OTHER_IMAGES = "Images of other kinds, cameras or places than those that were tested."
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,20 @@ class Summary:
     tables: list[LabelTable]
     steps: list[Step]
     benches: list[BenchView]
+    grid: GridView | None
+    only_grid: bool
     exports: list[ExportView]
     answers: list[Answers]
     findings: Findings
     watched: list[Watched]
     unmeasured: list[str]
+
+    @property
+    def title(self) -> str:
+        """What the run is about: its net, or the device that a grid was timed on."""
+        if self.grid and self.only_grid:
+            return f"Untrained nets on {self.grid.device}"
+        return self.headline.title
 
     @property
     def fold_choices(self) -> str:
@@ -51,7 +63,10 @@ def summarise(run: Run) -> Summary:
     """Derive everything that is shown from the files of a run."""
     points = accuracy_points(run.rows)
     judgements = judge_pretraining(points)
-    views, exports = bench_views(run), export_views(run)
+    grid = grid_view(run)
+    in_grid = grid.folders if grid else frozenset()
+    views = [view for view in bench_views(run) if view.bench.folder not in in_grid]
+    exports = export_views(run)
     steps = waterfall(run)
     findings = find_out(run)
     monitors = watched(run.pretrainings)
@@ -60,11 +75,11 @@ def summarise(run: Run) -> Summary:
     told = proof_remarks(exports, head.artifact)
     head.remarks.extend(Remark(text, care=True) for text in told)
     head.remarks.extend(Remark(text, care=True) for text in alarm_text(monitors))
-    missing = [
-        *_unmeasured_speed(run, views),
-        *_unmeasured_training(run, judgements, tables),
-        *_unmeasured_files(run, findings),
-    ]
+    alone = only_grid(run, grid)
+    missing = [*_unmeasured_speed(run, views), *_unmeasured_training(run, judgements, tables)]
+    missing += _unmeasured_files(run, findings)
+    if grid and alone:
+        missing = unmeasured_by_grid(grid)
     return Summary(
         run=run,
         headline=head,
@@ -73,34 +88,34 @@ def summarise(run: Run) -> Summary:
         tables=tables,
         steps=steps,
         benches=views,
+        grid=grid,
+        only_grid=alone,
         exports=exports,
         answers=answers(run),
         findings=findings,
         watched=monitors,
-        unmeasured=[
-            *missing,
-            "Images of other kinds, cameras or places than those that were tested.",
-        ],
+        unmeasured=missing if alone else [*missing, OTHER_IMAGES],
     )
 
 
 def _unmeasured_speed(run: Run, views: Sequence[BenchView]) -> list[str]:
     """List what is not known of the device, so that silence is not read as a good result."""
     found = []
-    results = [view.bench.result for view in views]
-    if not views:
-        found.append("Latency: no bench was run.")
-    elif all(view.verdict != "VALID" for view in views):
+    native = [view for view in views if view.sort == "native"]
+    results = [view.bench.result for view in native]
+    if not native:
+        found.append(f"Latency: {unquotable(views)}.")
+    elif all(view.verdict != "VALID" for view in native):
         found.append("A quotable latency: no bench has the verdict VALID.")
-    if views and all(view.bench.on_workstation for view in views):
+    if native and all(view.bench.on_workstation for view in native):
         found.append("A board: every bench ran on the workstation.")
     if run.folded:
         found.append("The accuracy of the exported files: there is no test split, only folds.")
-    elif views and not any(result.accuracy for result in results):
+    elif native and not any(result.accuracy for result in results):
         found.append("Accuracy on the device.")
-    if not any(result.energy for result in results):
+    if not any(view.energy and view.energy.net for view in native):
         found.append("Energy: no power sensor or meter was read.")
-    if views and not any(result.memory_mb for result in results):
+    if native and not any(result.memory_mb for result in results):
         found.append("Memory use while running.")
     found += dict.fromkeys(
         f"{view.device}: {condition}"

@@ -109,8 +109,9 @@ def figure(
     ``gutter`` leaves a margin for ticks on the left, ``ends`` so many pixels for labels on the
     right.
     """
-    # an id from the content: the same run gives the same bytes
-    name = "plot" + hashlib.sha256(f"{title}|{description}".encode()).hexdigest()[:10]
+    # an id from the content: the same run gives the same bytes, other samples another id
+    content = "|".join((title, description, *parts))
+    name = "plot" + hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:10]
     head = [
         tag("title", escape(title), id=f"{name}t"),
         tag("desc", escape(description), id=f"{name}d"),

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from edgessl.report.bench_pictures import PART_NAMES
 from edgessl.report.formats import MISSING, milliseconds, percent, percent_range, plural
 from edgessl.report.found import HEADLINE_PARTS
-from edgessl.report.latency import PART_NAMES, BenchView, headline_latency
+from edgessl.report.latency import BenchView, headline_latency
 from edgessl.report.plot_samples import Distribution, distributions
 from edgessl.report.plots import Mark, letter, scatter
 
@@ -27,15 +28,14 @@ class TradeOff:
 
 def accuracy_against_latency(views: Sequence[BenchView]) -> TradeOff | None:
     """Plot top-1 on the device against its median latency; None without such figures."""
-    titles = [view.title for view in views]
+    labels = _labels(views)
     widths = list(dict.fromkeys(view.width for view in views))
     marks, key = [], []
     for view in views:
         latency, accuracy = headline_latency(view.bench), view.bench.result.accuracy
         if view.withheld or accuracy is None or latency is None or latency.p50 is None:
             continue
-        tag = f", {view.device}, {view.runtime}" if titles.count(view.title) > 1 else ""
-        label = f"{view.title}{tag}"
+        label = labels[view.bench.folder]
         doubt = f" ({view.doubt})" if view.doubt else ""
         marks.append(
             Mark(
@@ -68,9 +68,24 @@ def accuracy_against_latency(views: Sequence[BenchView]) -> TradeOff | None:
     return TradeOff(picture, key if lettered else [], f"{note}." if note else "")
 
 
+def _labels(views: Sequence[BenchView]) -> dict[str, str]:
+    """Name each bench by its folder as briefly as tells it from the others."""
+    several = len({view.device for view in views}) > 1
+    named = {
+        view.bench.folder: f"{view.title} on {view.device}" if several else view.title
+        for view in views
+    }
+    again = list(named.values())
+    return {
+        view.bench.folder: name + (f", {view.runtime}" if again.count(name) > 1 else "")
+        for view, name in zip(views, named.values(), strict=True)
+    }
+
+
 def compared_distributions(views: Sequence[BenchView]) -> tuple[Markup, str] | None:
     """Draw the raw samples of all benches on one axis; None with fewer than two."""
     rows, parts = [], []
+    labels = _labels(views)
     for view in views:
         part = next((name for name in HEADLINE_PARTS if view.bench.samples.get(name)), None)
         if view.withheld or part is None:
@@ -84,12 +99,9 @@ def compared_distributions(views: Sequence[BenchView]) -> tuple[Markup, str] | N
             if latency and (value := getattr(latency, name)) is not None
         }
         figure = milliseconds(allowed["p50"]) + " ms" if "p50" in allowed else MISSING
-        titles = [other.title for other in views]
-        where = f" on {view.device}" if len({other.device for other in views}) > 1 else ""
-        twice = titles.count(view.title) > 1 and not where
         rows.append(
             Distribution(
-                label=f"{view.title}{where}{f', {view.runtime}' if twice else ''}",
+                label=labels[view.bench.folder],
                 text=f"{figure} {view.doubt or view.verdict}",
                 samples=samples,
                 percentiles=allowed,
