@@ -133,7 +133,7 @@ def set_up(
         found = wheels.fetch(runtime, target, folder, given, name)
         say(f"{runtime}: {', '.join(path.name for path in found)}")
         wheels.unpack(found, target, tree)
-        made = _record(runtime, tree, found, target, f"{device.shell.home}/runtimes/{runtime}")
+        made = write_record(runtime, tree, found, target, f"{device.shell.home}/runtimes/{runtime}")
         archive = Path(scratch) / f"{runtime}.tar.gz"
         _pack(tree, archive)
         _check_room(device, made.bytes + archive.stat().st_size, name)
@@ -213,10 +213,18 @@ def _with_providers(record: Installed, told: Mapping[str, Any]) -> Installed:
     return replace(record, providers=plain)
 
 
-def _record(
+def write_record(
     runtime: str, tree: Path, found: Sequence[Path], target: Target, folder: str
 ) -> Installed:
-    """Write the record into the tree and return it."""
+    """Write the record of a runtime into its folder and return it.
+
+    Args:
+        runtime: Its name.
+        tree: The folder, on this machine.
+        found: The wheels that it was laid out from.
+        target: The board.
+        folder: Where it will be on the board.
+    """
     packages = {wheels.distribution(path): wheels.version(path) for path in found}
     hashes = {path.name: files.sha256_file(path) for path in found}
     size = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())

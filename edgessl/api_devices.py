@@ -124,7 +124,10 @@ def devices_setup(
     boards.check_runtimes(runtimes)
     if remove:
         if wheels or upgrade:
-            raise UsageProblem("--remove goes with neither --wheel nor --upgrade")
+            raise UsageProblem(
+                "--remove goes with neither --wheel nor --upgrade",
+                hint=f"edgessl devices setup {name} --remove",
+            )
         return Finding(
             "devices setup", boards.take_away(name, runtimes), f"edgessl devices check {name}"
         )

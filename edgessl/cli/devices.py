@@ -244,13 +244,18 @@ def setup_text(result: Mapping[str, Any]) -> str:
 
 
 def _runtimes(rows: Sequence[Mapping[str, Any]]) -> str:
-    cells = []
+    """Return what is there as a table, and the line that mends each that is not."""
+    cells, missing = [], []
     for row in rows:
-        version = f"{row['version'] or '-'}{' (private)' if row.get('where') == 'private' else ''}"
-        providers = ", ".join(row.get("providers") or ())
-        state = row.get("problem") or (providers or "runs" if row["runs"] else "not there")
-        cells.append((row["runtime"], version, state, row["fix"] or ""))
-    return show.table(("runtime", "version", "", ""), cells) + "\n"
+        private = " (private)" if row.get("where") == "private" else ""
+        if row["runs"]:
+            told = ", ".join(row.get("providers") or ("runs",))
+            cells.append((row["runtime"], f"{row['version']}{private}", told))
+        else:
+            missing.append(f"{row['runtime']} {row.get('problem') or 'is not there'}")
+            missing += [f"  {row['fix']}"] if row["fix"] else []
+    lines = "".join(f"{line}\n" for line in missing)
+    return (show.table(("runtime", "version", ""), cells) if cells else "") + lines + "\n"
 
 
 def _clocks(facts: Mapping[str, Any]) -> str:

@@ -36,7 +36,8 @@ def add(board: Board, *, check: bool, reporter: Reporter) -> dict[str, Any]:
             f"a board called '{board.name}' is there already",
             hint=f"choose another name, or first: edgessl devices remove {board.name}",
         )
-    if not board.address and not boards.needs_no_address(board.kind):
+    here = boards.needs_no_address(board.kind) or boards.is_this_machine(board.kind)
+    if not board.address and not here:
         raise UsageProblem(
             f"where is the board? A board of the kind '{board.kind}' has an address",
             hint=boards.add_line(board.kind, board.name),

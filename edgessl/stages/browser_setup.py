@@ -24,4 +24,4 @@ def look() -> dict[str, Any]:
 def bring(reporter: Reporter) -> dict[str, Any]:
     """Fetch the packages of the page, checked by hash."""
     folder = packages.setup(reporter.say)
-    return {"folder": str(folder)} | look()
+    return look() | {"folder": str(folder)}

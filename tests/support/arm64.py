@@ -9,14 +9,22 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 from sshd import Sshd, listens, wait_for
 
+from edgessl.core.errors import EdgeSSLError
+from edgessl.devices import setup, wheels
+from edgessl.devices.wheel_target import Target
+
 HERE = Path(os.environ.get("EDGESSL_STANDINS", "/var/lib/edgessl-standins")) / "arm64"
 ACCOUNT = "edgessl-board"
 BOOT_S = 120.0
+# what runs there, as the agent on it tells; a test compares
+BOOKWORM = Target((3, 11), "aarch64", "glibc", (2, 36))
+BULLSEYE = Target((3, 9), "aarch64", "glibc", (2, 31))
 ADDRESS = f"ssh://{ACCOUNT}@board"
 
 
@@ -83,6 +91,16 @@ class Userland(Sshd):
         """Return the private runtimes on the board."""
         return sorted(p.name for p in (self.home / ".edgessl/runtimes").glob("*"))
 
+    def lay_out(self, house: Path, runtime: str, target: Target) -> None:
+        """Put a runtime where ``devices setup`` would: pushing it through an emulated sshd takes
+        minutes.
+        """
+        tree = self.home / ".edgessl/runtimes" / runtime
+        found = sorted(house.glob("*.whl"))
+        wheels.unpack(found, target, tree)
+        setup.write_record(runtime, tree, found, target, str(tree))
+        self.give(ACCOUNT)
+
     def close(self) -> None:
         """Stop and remove everything."""
         super().close()
@@ -131,6 +149,27 @@ class VirtualMachine(Userland):
                 return near.recv(4) == b"SSH-"
         except OSError:
             return False
+
+
+def wheelhouse(target: Target, runtime: str) -> Path:
+    """Return a folder with the wheels that the package index has for a board, fetched once.
+
+    Fetched by the code under test; the tests themselves then need no network.
+    """
+    name = f"{runtime}-{target.python_text}-{target.libc_version[1]}"
+    place = HERE / "wheels" / name
+    if not place.is_dir():
+        place.parent.mkdir(exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=place.parent))
+        try:
+            wheels.fetch(runtime, target, fresh)
+        except EdgeSSLError as error:
+            shutil.rmtree(fresh)
+            pytest.skip(f"needs the package index once, for the wheels of the board: {error}")
+        fresh.chmod(0o755)
+        with contextlib.suppress(OSError):  # somebody else was faster
+            fresh.rename(place)
+    return place
 
 
 def root_of(suite: str) -> Path:
