@@ -97,6 +97,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("boards")
     runs = [boards_run(folder / "boards", samples=120), grid_run(folder / "grid")]
+    runs.append(grid_run(folder / "emulated", "EMULATED", emulated=True))
     return write_report(runs, folder / "report.html")
 
 
