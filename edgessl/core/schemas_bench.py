@@ -121,6 +121,7 @@ BENCH_SCHEMAS: dict[str, dict[str, Any]] = {
                         "e2e_p50": {**NUMBER_OR_NULL, "description": "from uint8, milliseconds"},
                         "max_rss_mb": NUMBER_OR_NULL,
                         "verdict": {"type": "string", "description": "the worst of its bench"},
+                        "result_kind": {"enum": ["measured", "browser", "emulated", "estimated"]},
                         "result": {"type": "string", "description": "its result.json in the run"},
                     }
                 ),

@@ -62,6 +62,7 @@ class GridRow:
     e2e_p50: float | None
     max_rss_mb: float | None
     verdict: str
+    result_kind: str
     result: str
 
 
@@ -208,7 +209,8 @@ def _row(
         p50=infer.p50 if infer else None, ci_low=infer.ci_low if infer else None,
         ci_high=infer.ci_high if infer else None, p90=infer.p90 if infer else None,
         e2e_p50=e2e.p50 if e2e else None, max_rss_mb=result.memory_mb.get("max_rss"),
-        verdict=result.verdict, result=str(path.relative_to(context.run.path)),
+        verdict=result.verdict, result_kind=result.result_kind,
+        result=str(path.relative_to(context.run.path)),
     )  # fmt: skip
 
 
@@ -256,7 +258,8 @@ def table_rows(rows: Sequence[GridRow]) -> list[tuple[Any, ...]]:
             "-" if row.p50 is None else f"{row.p50:.2f}",
             "-" if row.ci_low is None else f"[{row.ci_low:.2f}, {row.ci_high:.2f}]",
             "-" if row.p90 is None else f"{row.p90:.2f}",
-            "-" if row.max_rss_mb is None else f"{row.max_rss_mb:.0f}", row.verdict,
+            "-" if row.max_rss_mb is None else f"{row.max_rss_mb:.0f}",
+            row.verdict if row.result_kind == "measured" else f"{row.verdict}, {row.result_kind}",
         )
         for row in rows
     ]  # fmt: skip
