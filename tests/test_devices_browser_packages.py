@@ -54,9 +54,12 @@ def test_without_a_network_the_packages_come_from_a_folder(registry, tmp_path):
     with pytest.raises(EdgeSSLError, match=r"could not be fetched.*404") as caught:
         packages.setup(lambda line: None)
     assert "npm pack ort@1.2.3" in caught.value.hint
+    folder = packages.cache_folder()
+    assert str(folder) in caught.value.hint
+    folder.mkdir(parents=True)
     for path, name in zip(bodies, ("ort", "litertjs-core", "litertjs-wasm-utils"), strict=True):
-        (tmp_path / f"{name}-1.2.3.tgz").write_bytes(bodies[path])
-    packages.setup(lambda line: None, tmp_path)
+        (folder / f"{name}-1.2.3.tgz").write_bytes(bodies[path])
+    packages.setup(lambda line: None)
     assert packages.missing("litert") == []
 
 

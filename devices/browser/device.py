@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
+from edgessl.core import files
 from edgessl.core.archives import read_npz
 from edgessl.core.errors import (
     BoardUnreachable,
@@ -153,7 +154,7 @@ class BrowserDevice:
             with suppress(Empty):
                 for event in line.posts.get(timeout=min(left, 1.0)):
                     if event["k"] == "facts":
-                        found = facts_of(event)
+                        found = facts_of(event) | {"page_sha256": _page_sha256()}
                         self.tell(f"connected: {found['browser']} on {found['cpu']}")
                         return found
         self.close()
@@ -267,6 +268,12 @@ def open_board(board: Board) -> BrowserDevice:
         UsageProblem: The address means nothing.
     """
     return BrowserDevice(board)
+
+
+def _page_sha256() -> str:
+    """Return what tells one version of the page from another, as the agent's hash does."""
+    hashes = (f"{path.name}:{files.sha256_file(path)}" for path in sorted(PAGE.iterdir()))
+    return files.sha256_bytes("\n".join(hashes).encode())
 
 
 def _check_plan(plan: Mapping[str, Any]) -> None:

@@ -80,8 +80,8 @@ def setup(say: Progress, tarballs: Path | None = None) -> Path:
 
     Args:
         say: Told what is fetched.
-        tarballs: A folder that holds them already, as ``npm pack`` names them; for machines
-            without a network.
+        tarballs: A folder that may hold them already, as ``npm pack`` names them; by default the
+            cache itself, for machines without a network.
 
     Raises:
         EdgeSSLError: A package could not be fetched.
@@ -93,7 +93,7 @@ def setup(say: Progress, tarballs: Path | None = None) -> Path:
             say(f"{package.name} {package.version}: there already")
             continue
         say(f"{package.name} {package.version} ({package.licence}): fetching")
-        _unpack(package, _checked(package, _tarball(package, tarballs)))
+        _unpack(package, _checked(package, _tarball(package, tarballs or cache_folder())))
     return cache_folder()
 
 
@@ -145,14 +145,9 @@ def _whole(package: Package) -> bool:
     )
 
 
-def _tarball(package: Package, tarballs: Path | None) -> bytes:
-    if tarballs is not None:
-        path = tarballs / f"{package.folder}.tgz"
-        if not path.is_file():
-            raise EdgeSSLError(
-                f"no {path.name} in {tarballs}",
-                hint=f"npm pack {package.name}@{package.version}",
-            )
+def _tarball(package: Package, tarballs: Path) -> bytes:
+    path = tarballs / f"{package.folder}.tgz"
+    if path.is_file():
         return path.read_bytes()
     return _npm_pack(package) if shutil.which("npm") else _download(package)
 
@@ -193,8 +188,8 @@ def _download(package: Package) -> bytes:
 def _unfetched(package: Package, why: str) -> EdgeSSLError:
     return EdgeSSLError(
         f"{package.name} {package.version} could not be fetched: {why}",
-        hint="on a machine with a network: npm pack "
-        f"{' '.join(f'{p.name}@{p.version}' for p in PACKAGES)}; then here: {SETUP} --from FOLDER",
+        hint=f"without a network: npm pack {' '.join(f'{p.name}@{p.version}' for p in PACKAGES)} "
+        f"elsewhere, copy the .tgz files to {cache_folder()}, then {SETUP}",
     )
 
 

@@ -91,4 +91,8 @@ def _steps(run: Run) -> float | None:
     return median(values) * 1000 * events.last(run, "timed").get("block", 1) / step
 
 
-TRAITS = Traits(conditions=conditions, findings=findings)
+TRAITS = Traits(
+    no_meter=lambda _facts: "a browser tells nothing about power",
+    conditions=conditions,
+    findings=findings,
+)

@@ -7,8 +7,10 @@ import { RUNTIMES, countThreads } from "./runtimes.js";
 
 const RESOLVED = 50;  // what is timed must last this many steps of the clock: 2 %
 const BLOCK_MS = 60;
-const WINDOWS = 4;
-const FASTER = 4;  // so much faster may a model become when the browser compiles it again
+const WINDOWS = 6;
+const MOST_WINDOWS = 50;
+const FALLING = 0.9;  // browsers compile hot code again, and it becomes faster in steps
+const FASTER = 8;  // so much faster may it become yet
 const BLOCK_INPUTS = 64;
 const WHOLE = "e2e_from_uint8";
 const ROWS = 1000;  // answers in one event
@@ -194,12 +196,14 @@ class Bench {
   /** Time images in blocks where the clock cannot resolve one; return how many were run. */
   async chooseBlock(images) {
     let runs = 0, mean = Infinity;  // of the fastest window: others may have been disturbed
-    for (let window = 0; window < WINDOWS; window++) {
+    for (let window = 0, falling = true; window < WINDOWS || falling; window++) {
       const begin = now(), before = runs;
       let infer = 0;
       do infer += (await this.one(images[runs++ % images.length])).infer;
       while (now() - begin < BLOCK_MS);
-      mean = Math.min(mean, Math.max(infer / (runs - before), 0.001));
+      const latest = Math.max(infer / (runs - before), 0.001);
+      falling = latest < FALLING * mean && window < MOST_WINDOWS;
+      mean = Math.min(mean, latest);
     }
     const least = RESOLVED * this.step;
     if (mean < FASTER * least) this.block = Math.ceil(Math.max(BLOCK_MS, FASTER * least) / mean);
