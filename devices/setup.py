@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgessl import __version__
 from edgessl.core import files
 from edgessl.core.errors import DiskFull, EdgeSSLError, FileInvalid, NativeCrash, UsageProblem
 from edgessl.devices import wheels
@@ -233,9 +232,9 @@ def write_record(
     )  # fmt: skip
     body = {
         "runtime": runtime, "packages": packages, "python": made.python, "machine": made.machine,
-        "sha256": hashes, "bytes": size, "edgessl": __version__,
+        "sha256": hashes, "bytes": size,
     }  # fmt: skip
-    (tree / RECORD).write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    files.write_json(tree / RECORD, "board-runtime", body)
     return made
 
 

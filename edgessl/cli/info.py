@@ -20,8 +20,8 @@ KINDS = ("methods", "encoders", "targets", "devices", "datasets", "recipes")
 SCHEMAS = (
     "recipe", "ledger", "artifact", "bench-result", "run", "splits", "data-findings", "image-cache",
     "equivalence", "parity", "gate", "quantization-search", "sensitivity", "layers",
-    "preprocessing-costs", "judged", "board-parity", "layer-profile", "bench-grid", "stage",
-    "training-state",
+    "preprocessing-costs", "judged", "board-parity", "layer-profile", "bench-grid",
+    "board-runtime", "stage", "training-state",
 )  # fmt: skip
 # facts whose names say too little to people
 TITLES = {

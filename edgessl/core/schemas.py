@@ -22,6 +22,7 @@ from edgessl.core.schema_parts import (
     object_of,
 )
 from edgessl.core.schemas_bench import BENCH_SCHEMAS
+from edgessl.core.schemas_boards import BOARD_SCHEMAS
 from edgessl.core.schemas_export import EXPORT_SCHEMAS
 
 SCHEMAS: dict[str, dict[str, Any]] = {
@@ -272,4 +273,4 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         title="Parity",
         description="parity.json: the exported file against the float32 PyTorch logits",
     ),
-} | EXPORT_SCHEMAS | BENCH_SCHEMAS  # fmt: skip
+} | EXPORT_SCHEMAS | BENCH_SCHEMAS | BOARD_SCHEMAS  # fmt: skip

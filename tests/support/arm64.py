@@ -84,7 +84,7 @@ class Userland(Sshd):
                 environment = (folder / "environ").read_bytes().split(b"\0")
                 state = (folder / "stat").read_text().rpartition(") ")[2][0]
                 if f"HOME={self.inside}".encode() in environment and state != "Z":
-                    found.append((folder / "cmdline").read_bytes().decode()[:200])
+                    found.append((folder / "cmdline").read_bytes().decode(errors="replace")[:200])
         return found
 
     def runtimes(self) -> list[str]:
