@@ -6,6 +6,7 @@ over a network is measured by the same lines as this machine.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -62,7 +63,7 @@ def bench_artifact(
         MissingExtra: The runtime is not installed on the device.
         NativeCrash, OutOfMemory, EdgeSSLError: The agent died or fell silent.
     """
-    started = datetime.now(UTC)
+    started, began = datetime.now(UTC), time.monotonic()
     say = progress or (lambda _line: None)
     artifact = Artifact.load(folder)
     if asked.threads < 1:
@@ -76,7 +77,7 @@ def bench_artifact(
     classes = check_golden(golden, artifact)
     images = Pack.open(pack, *artifact.input.side)
     name, provider = runtime_for(artifact, asked, device.traits, device.facts())
-    precision = RUNTIMES[name].precision
+    precision = _precision(name, provider, artifact)
     meter = device.traits.meter(device.facts()) if asked.energy else None
     metered = meter is not None or asked.power_csv is not None
     if asked.power_csv is not None and not asked.power_csv.is_file():
@@ -121,7 +122,7 @@ def bench_artifact(
         run={
             "started": started.isoformat(timespec="seconds"),
             "finished": finished.isoformat(timespec="seconds"),
-            "seconds": round((finished - started).total_seconds(), 1),
+            "seconds": round(time.monotonic() - began, 1),
             "edgessl": __version__,
             "agent_sha256": agent_sha256(),
         },
@@ -178,6 +179,13 @@ def tolerance_of(artifact: Artifact, runtime: str) -> float:
 
 def _bare(event: events.Event) -> dict[str, Any]:
     return {name: value for name, value in event.items() if name not in ("k", "t")}
+
+
+def _precision(runtime: str, provider: str, artifact: Artifact) -> str | None:
+    """Return the arithmetic that is asked for; TensorRT's provider takes float16 only if told."""
+    if "tensorrt" in provider.lower() and runtime == "onnxruntime":
+        return "f16" if artifact.facts.get("quantize") == "fp16" else None
+    return RUNTIMES[runtime].precision
 
 
 def _energy(
