@@ -78,7 +78,9 @@ _EXTRA = {"agrees", "gap", "cosine"}
 _POLICY = _with(governor=_maybe(_text), max_mhz=_maybe(_number))
 # a name that ends in "?" may be missing
 FIELDS: Mapping[str, Mapping[str, Check]] = {
-    "hello": {"proto": _count, "runtime": _text, "python": _text, "numpy": _text},
+    "hello": {
+        "proto": _count, "runtime": _text, "python": _maybe(_text), "numpy": _maybe(_text),
+    },
     "facts": {
         "board": _maybe(_text), "cpu": _text, "cores": _count, "host_hash": _text,
         "machine?": _text, "policies?": _map_of(_POLICY), "temp_c?": _map_of(_number),
@@ -88,7 +90,8 @@ FIELDS: Mapping[str, Mapping[str, Check]] = {
     },
     "tel": {
         "phase": _text, "temp_c": _map_of(_number), "freq_mhz": _map_of(_maybe(_number)),
-        "load1": _number, "busy_s": _maybe(_number), "own_s": _number, "wait_s": _maybe(_number),
+        "load1": _maybe(_number), "busy_s": _maybe(_number), "own_s": _maybe(_number),
+        "wait_s": _maybe(_number),
         "swap_pages": _maybe(_number), "slept_s": _maybe(_number), "helpers_s?": _number,
         "rss_mb": _maybe(_number), "probes": _map_of(_text),
     },

@@ -114,4 +114,4 @@ def _there(runtime: str, provider: str, facts: Mapping[str, Any]) -> bool:
     packages = facts.get("runtimes", {})
     if runtime == "onnxruntime" and provider not in ("", RUNTIMES[runtime].provider):
         return "onnxruntime-gpu" in packages or provider in facts.get("providers", ())
-    return any(package in packages for package in RUNTIMES[runtime].packages)
+    return RUNTIMES[runtime].is_among(packages)

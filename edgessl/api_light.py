@@ -185,6 +185,8 @@ def doctor(*, target: str | None = None, device: str | None = None) -> Finding:
     result = examine(target, device)
     if result["works"]:
         return Finding("doctor", result, "edgessl run quickstart")
-    fixes = [fix for a in result["abilities"] for fix in a["fix"].split("; ") if fix]
+    # what is merely not set up is no part of the problem unless it was asked for
+    asked = [a for a in result["abilities"] if target or device or not a["optional"]]
+    fixes = [fix for a in asked for fix in a["fix"].split("; ") if fix]
     error = MissingExtra("; ".join(result["problems"]), hint="; ".join(dict.fromkeys(fixes)))
     return Finding("doctor", result, "edgessl doctor", (error,))

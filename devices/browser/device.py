@@ -191,7 +191,7 @@ class BrowserDevice:
         line = self._page.server.line
         said = {"proto": PROTO, "runtime": packages.label(plan["runtime"])}
         for kind, fields in (
-            ("hello", said | {"python": "", "numpy": ""}),
+            ("hello", said | {"python": None, "numpy": None}),
             ("facts", self._facts),
             ("plan", {"threads": plan["threads"]}),
         ):

@@ -99,8 +99,10 @@ def platform_of(agent: str) -> str:
 def as_agent(event: Mapping[str, Any]) -> dict[str, Any]:
     """Complete an event of the page with what the agent's has and a browser cannot know."""
     if event["k"] == "tel":
-        unseen = dict.fromkeys(("busy_s", "wait_s", "swap_pages", "slept_s", "rss_mb"))
-        return {**unseen, "temp_c": {}, "freq_mhz": {}, "load1": 0, "own_s": 0, "probes": {}} | {
+        unseen = dict.fromkeys(
+            ("load1", "own_s", "busy_s", "wait_s", "swap_pages", "slept_s", "rss_mb")
+        )
+        return {**unseen, "temp_c": {}, "freq_mhz": {}, "probes": {}} | {
             "k": "tel", "t": event.get("t"), "phase": event.get("phase"),
         }  # fmt: skip
     if event["k"] == "done":

@@ -95,8 +95,7 @@ def seconds_on(device: Device, asked: Asked) -> float:
 def lacks_runtime(device: Device, form: str) -> bool:
     """Whether no runtime on a device reads a format."""
     packages = device.facts().get("runtimes", {})
-    readers = [RUNTIMES[name] for name in readers_of(form)]
-    return not any(package in packages for reader in readers for package in reader.packages)
+    return not any(RUNTIMES[name].is_among(packages) for name in readers_of(form))
 
 
 def bring_runtime(context: Context, device: Device, form: str) -> None:

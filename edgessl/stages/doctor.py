@@ -39,6 +39,7 @@ class Ability:
         works: Whether it does.
         detail: What it works with, or why it does not.
         fix: The command that mends it.
+        optional: Whether it is a way to other machines, which most users set up only for one.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Ability:
     works: bool
     detail: str
     fix: str = ""
+    optional: bool = False
 
 
 def examine(target: str | None = None, device: str | None = None) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def _device(name: str, packages: Mapping[str, Package]) -> Ability:
     except EdgeSSLError as error:
         return Ability("device", name, False, error.message, error.hint)
     if name != "local":  # what runs there is a question to the board: edgessl devices check
-        return Ability("device", name, *way_to(name))
+        return Ability("device", name, *way_to(name), optional=True)
     usable = [packages[p] for p in DEVICE_RUNTIMES if packages[p].usable]
     if usable:
         return Ability("device", name, True, ", ".join(f"{p.name} {p.version}" for p in usable))
