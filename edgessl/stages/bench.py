@@ -105,8 +105,9 @@ def bring_runtime(context: Context, device: Device, form: str) -> None:
         EdgeSSLError: See ``devices.setup.set_up``.
     """
     section = context.recipe.bench
-    remote = isinstance(device, LinuxDevice) and bool(device.board.address)
-    if not (section.setup and remote and lacks_runtime(device, form)):
+    if not (section.setup and isinstance(device, LinuxDevice) and device.board.address):
+        return
+    if not lacks_runtime(device, form):
         return
     asked = (section.runtime or "").partition(":")[0]
     name = asked if asked in readers_of(form) else readers_of(form)[0]
