@@ -93,7 +93,7 @@ class Connection:
         if self._over.is_set():
             raise EdgeSSLError(f"the connection to {self.where} is closed")
         name = f"work-{secrets.token_hex(6)}"
-        script = keeper.command(keeper.KEEPER, self.word, name, str(SILENCE_S))
+        script = keeper.leading(keeper.KEEPER, self.word, name, str(SILENCE_S))
         channel, found = self._connect(script), b""
         try:
             found, _ = self.hear(channel, rb"ready (/.+/" + name.encode() + rb")", OPEN_S)

@@ -44,10 +44,31 @@ def command(script: str, *arguments: str) -> str:
     return f'exec /bin/sh -c \'eval "$(printf %b "{coded}")"\''
 
 
+def leading(script: str, *arguments: str) -> str:
+    """Return such a command whose shell leads a process group, so that all of it can be ended.
+
+    OpenSSH's server sees to that, Dropbear does not.
+    """
+    return command(f"script={shlex.quote(OWN_ID + script)}\n{OWN_ID}{LEAD}", *arguments)
+
+
 def program(argv: Sequence[str]) -> list[str]:
     """Return ``argv`` so that ``exec`` takes its first word for a program, never an option."""
     return [f"./{argv[0]}" if argv[0].startswith("-") else argv[0], *argv[1:]]
 
+
+# own_id: the number and moment of this process, nothing when it does not lead its group
+OWN_ID = r"""
+own_id() {
+    { read -r stat <"/proc/$$/stat"; } 2>/dev/null || return 0
+    set -- ${stat##*) }
+    [ "$3" != $$ ] || echo "$$.${20}"
+}
+"""
+LEAD = r"""
+[ -n "$(own_id)" ] || ! command -v setsid >/dev/null || exec setsid /bin/sh -c "$script" sh "$@"
+eval "$script"
+"""
 
 # since PID: the moment at which a process started, in ticks since boot. With the number it names
 # one process for good; nothing is ever killed by a number alone, as numbers come again.
@@ -59,18 +80,9 @@ since() {
 }
 """
 
-OWN_ID = r"""
-own_id() { # nothing when this is not the leader of its group: sshd makes each command one
-    { read -r stat <"/proc/$$/stat"; } 2>/dev/null || return 0
-    set -- ${stat##*) }
-    [ "$3" != $$ ] || echo "$$.${20}"
-}
-"""
-
 # $1 word, $2 name of the work folder, $3 seconds after which a silent workstation counts as gone
 KEEPER = (
     SINCE
-    + OWN_ID
     + r"""
 word=$1 home=$HOME/.edgessl work=$HOME/.edgessl/$2 silence=$3 watch=
 umask 077
@@ -118,7 +130,7 @@ mind() {
     done
 }
 
-mkdir -p "$work/.runs" "$work/.kept" || { rm -rf "$work"; exit 1; }
+mkdir -p "$work/.runs" || { rm -rf "$work"; exit 1; }
 chmod 700 "$home"
 host=$(uname -n)
 for old in "$home"/work-*; do # left by a power cut
@@ -140,9 +152,7 @@ finish
 )
 
 # $1 word, $2 work folder, the rest: the program
-RUN = (
-    OWN_ID
-    + r"""
+RUN = r"""
 word=$1 work=$2
 shift 2
 cd "$work" 2>/dev/null && [ -d .runs ] || { printf '\n%s gone\n' "$word" >&2; exit 1; }
@@ -156,7 +166,6 @@ status=$?
 printf '\n%s end %s\n' "$word" "$status" >&2
 [ -z "$id" ] || kill -KILL 0 # this shell, and what the program left running
 """
-)
 
 DIGEST = r"""
 umask 077
@@ -182,16 +191,11 @@ CHECK = (
     DIGEST
     + r"""
 cd "$2" 2>/dev/null || exit 1
-kept=.kept/$4
-if [ ! -f "$3" ] && [ -f "$kept" ]; then
-    mkdir -p "${3%/*}/" && cp -p "$kept" "$3.part" && mv -f "$3.part" "$3"
-fi
 [ ! -f "$3" ] || [ "$(digest "$3")" != "$4" ] || printf '\n%s have\n' "$1"
 """
 )
 
-# $1 word, $2 work folder, $3 target, $4 SHA-256, $5 bytes, $6 "keep" to keep a second name for it;
-# the content comes on standard input
+# $1 word, $2 work folder, $3 target, $4 SHA-256, $5 bytes; the content comes on standard input
 PUT = (
     DIGEST
     + r"""
@@ -208,7 +212,6 @@ size=$(wc -c <"$part")
 sum=$(digest "$part") || { rm -f "$part"; say nothing-for-sha256; }
 [ "$sum" = "$4" ] || { rm -f "$part"; say damaged; }
 mv -f "$part" "$target" || { rm -f "$part"; say failed; }
-[ -z "$6" ] || ln -f "$target" ".kept/$4" 2>/dev/null
 say ok
 """
 )

@@ -31,7 +31,7 @@ class RemoteShell(Connection):
 
     def __init__(self, where: str) -> None:
         super().__init__(where)
-        self._sent: set[str] = set()  # targets and hashes; on a fresh board nothing is there
+        self._sent: set[str] = set()
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> str:
         """Run a program to its end and return what it printed.
@@ -42,7 +42,7 @@ class RemoteShell(Connection):
             EdgeSSLError: It did not end in time or printed too much; its group is killed.
         """
         deadline = time.monotonic() + timeout_s
-        command = keeper.command(keeper.RUN, self.word, self.workdir, *keeper.program(argv))
+        command = keeper.leading(keeper.RUN, self.word, self.workdir, *keeper.program(argv))
         channel = self.open(command, subprocess.DEVNULL)
         name, started, over = PurePosixPath(argv[0]).name, b"", False
         try:
@@ -82,7 +82,7 @@ class RemoteShell(Connection):
         Raises:
             BoardUnreachable: No connection.
         """
-        command = keeper.command(keeper.RUN, self.word, self.workdir, *keeper.program(argv))
+        command = keeper.leading(keeper.RUN, self.word, self.workdir, *keeper.program(argv))
         channel = self.open(command, subprocess.PIPE)
         stream = RemoteStream(self, channel, self.word, PurePosixPath(argv[0]).name)
         try:
@@ -101,11 +101,11 @@ class RemoteShell(Connection):
             EdgeSSLError: The board refused it, or it arrived damaged.
         """
         target, size, sha256 = _remote(remote), local.stat().st_size, files.sha256_file(local)
-        known = remote.startswith("/") or target in self._sent or sha256 in self._sent
+        # a work folder is new: only what was sent before can be there
+        known = remote.startswith("/") or target in self._sent
         if size > SMALL and known and self._has(target, sha256):
             return
-        keep = "keep" if size > SMALL else ""
-        arguments = (self.word, self.workdir, target, sha256, str(size), keep)
+        arguments = (self.word, self.workdir, target, sha256, str(size))
         doing = f"while {local.name} ({size} bytes) was copied; nothing is left of it there"
         with local.open("rb") as content:
             channel = self.open(keeper.command(keeper.PUT, *arguments), content)
@@ -115,7 +115,7 @@ class RemoteShell(Connection):
         if said != "ok":
             why = errors or said or "no word why"
             raise EdgeSSLError(f"cannot copy {local.name} to {remote} on {self.where}: {why}")
-        self._sent |= {target, sha256}
+        self._sent.add(target)
 
     def _has(self, target: str, sha256: str) -> bool:
         arguments = (self.word, self.workdir, target, sha256)

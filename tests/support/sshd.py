@@ -22,6 +22,7 @@ import pytest
 
 BASE = Path(os.environ.get("EDGESSL_STANDINS", "/var/lib/edgessl-standins")) / "ssh"
 USERS = tuple(f"edgessl-{shell}" for shell in ("sh", "bash", "ash", "fish", "csh"))
+DROPBEAR = "edgessl-dropbear"
 
 
 def require_sshd() -> None:
@@ -36,6 +37,8 @@ class Sshd:
     ``board`` (also ``USER`` of :data:`USERS`, and ``root``), ``by-jump`` (through the server
     itself), ``stranger`` (same server, its key is not known), ``refused`` (a key it does not take).
     """
+
+    server = "sshd"
 
     def __init__(self) -> None:
         require_sshd()
@@ -107,7 +110,10 @@ class Sshd:
         empty = self.folder / "empty"
         empty.touch()
         # of two values for one setting the first holds
-        hosts = [("board", "edgessl-sh", ""), *((user, user, "") for user in (*USERS, "root"))]
+        hosts = [
+            ("board", "edgessl-sh", ""),
+            *((user, user, "") for user in (*USERS, DROPBEAR, "root")),
+        ]
         hosts += [
             ("stranger", "edgessl-sh", f"UserKnownHostsFile {empty}"),
             ("refused", "edgessl-sh", f"IdentityFile {self.folder}/other"),
@@ -126,7 +132,7 @@ class Sshd:
     def sessions(self) -> list[int]:
         """Return the server's processes, the listening one left out."""
         assert self._process is not None
-        return children_of(self._process.pid, named="sshd")
+        return children_of(self._process.pid, named=self.server)
 
     def programs(self) -> list[str]:
         """Return the command lines of what runs on the board, none when all is quiet."""
@@ -165,6 +171,39 @@ class Sshd:
         """Stop and remove everything."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Dropbear(Sshd):
+    """The small server of many boards; the home folder is that of its only user."""
+
+    server = "dropbear"
+
+    def new_home(self, owner: str = DROPBEAR) -> Path:
+        """Empty the home folder but for the key that may log in."""
+        self.home = Path(pwd.getpwnam(DROPBEAR).pw_dir)
+        for path in self.home.iterdir():
+            shutil.rmtree(path)
+        (self.home / ".ssh").mkdir(mode=0o700)
+        shutil.copyfile(self.folder / "user.pub", self.home / ".ssh" / "authorized_keys")
+        self.give(owner)
+        return self.home
+
+    def start(self) -> None:
+        """Start the server with a host key of its own."""
+        key = self.folder / "dropbear_host"
+        key.unlink(missing_ok=True)
+        make = ["dropbearkey", "-t", "ed25519", "-f", str(key)]
+        told = subprocess.run(make, check=True, capture_output=True, text=True).stdout
+        public = next(line for line in told.splitlines() if line.startswith("ssh-ed25519 "))
+        (self.folder / "host.pub").write_text(public)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["dropbear", "-F", "-E", "-s", "-r", str(key), "-P", str(self.folder / "pid"),
+                 "-p", f"127.0.0.1:{self.port}"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        wait_for(lambda: listens(self.port))
+        self.write_config()
 
 
 class Wire:
