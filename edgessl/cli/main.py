@@ -22,6 +22,8 @@ from edgessl.core.errors import (
 )  # fmt: skip
 
 AGAIN_S = 0.1
+# a closed terminal too: boards are left clean, and temporary folders here
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -56,7 +58,7 @@ class _Stop:
 
 
 def _stop_on_signals() -> _Stop:
-    """Raise on SIGINT and SIGTERM until the command has ended; later they are ignored.
+    """Raise on SIGINT, SIGTERM and SIGHUP until the command has ended; later they are ignored.
 
     Native code that calls Python may swallow an exception, and aborts the process when one hits
     its import. So a signal waits for imports, and comes again until it unwinds the command.
@@ -74,8 +76,9 @@ def _stop_on_signals() -> _Stop:
             raise _Interruption  # not Interrupted, which an "except Exception" would swallow
 
     if threading.current_thread() is threading.main_thread():  # only it may set handlers
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, interrupt)
+        for number in SIGNALS:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                signal.signal(number, interrupt)
     return stop
 
 

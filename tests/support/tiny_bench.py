@@ -114,7 +114,7 @@ def leftovers(device):
     """Return what is in the work folder beside what stays until the shell is closed."""
     from pathlib import Path
 
-    kept = ("agent-", "pack-")
+    kept = ("agent-", "pack-", ".")  # the hidden ones are the keeper's
     return [p.name for p in Path(device.shell.workdir).iterdir() if not p.name.startswith(kept)]
 
 
