@@ -12,8 +12,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import command_line
 import pytest
 from sshd import Sshd, listens, wait_for
+from stub_wheels import only_these
 
 from edgessl.core.errors import EdgeSSLError
 from edgessl.devices import setup, wheels
@@ -149,6 +151,23 @@ class VirtualMachine(Userland):
                 return near.recv(4) == b"SSH-"
         except OSError:
             return False
+
+
+def know(patch: pytest.MonkeyPatch, board: Userland, folder: Path, *houses: Path) -> None:
+    """Make commands know the client's configuration and boards, and pip only some wheels.
+
+    Args:
+        patch: Takes it back.
+        board: The one to reach.
+        folder: Holds the file of boards.
+        houses: Folders of wheels; none leaves pip without any.
+    """
+    only_these(patch, " ".join(map(str, houses or (folder,))))
+    patch.setenv("EDGESSL_SSH_CONFIG", str(board.config))
+    patch.setenv("EDGESSL_BOARDS", str(folder / "boards.toml"))
+    for name, value in os.environ.items():
+        if name.startswith(("EDGESSL_SSH", "EDGESSL_BOARDS", "PIP_")):
+            patch.setitem(command_line.ENVIRONMENT, name, value)
 
 
 def wheelhouse(target: Target, runtime: str) -> Path:
