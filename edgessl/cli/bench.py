@@ -27,7 +27,7 @@ def bench(
         typer.Option(
             "--device",
             help="A kind (edgessl list devices) or a name (edgessl devices list); default local.",
-            autocompletion=completion.devices,
+            autocompletion=completion.boards,
         ),
     ] = None,
     address: Annotated[
