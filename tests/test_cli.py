@@ -353,7 +353,9 @@ def test_every_json_file_has_a_published_schema(checkpoint, monkeypatch, capsys)
         "export", "parity", "gate", "quantization-search", "sensitivity", "layers", "judged",
         "preprocessing-costs",
     }  # fmt: skip
-    of_boards = {"bench-result", "board-parity", "layer-profile", "bench-grid"}
+    of_boards = {
+        "bench-result", "board-parity", "board-runtime", "layer-profile", "bench-grid",
+    }  # fmt: skip
     assert set(by_kind) - seen == {None, "image-cache", *of_boards, *beside_exports}
 
 

@@ -273,10 +273,15 @@ def test_a_python_without_numpy_says_so(stage, tmp_path):
     """The agent's own check, by an interpreter that has no packages."""
     plan = {"proto": 2, "runtime": "onnxruntime", "meter": None}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    run = subprocess.run(
-        [sys.executable, "-I", "-S", agent_file(), "bench", "--plan", tmp_path / "plan.json"],
-        stdin=subprocess.PIPE, capture_output=True, timeout=60,
-    )  # fmt: skip
+    ours, writer = os.pipe()  # stays open: the agent ends when its input does
+    try:
+        run = subprocess.run(
+            [sys.executable, "-I", "-S", agent_file(), "bench", "--plan", tmp_path / "plan.json"],
+            stdin=ours, capture_output=True, timeout=60,
+        )  # fmt: skip
+    finally:
+        os.close(ours)
+        os.close(writer)
     said = json.loads(run.stdout)
     assert run.returncode == 1
     assert (said["type"], said["msg"]) == ("MissingRuntime", "numpy is not installed")

@@ -191,6 +191,7 @@ def grid_run(folder: Path, verdict: Verdict = "VALID", **facts: Any) -> Path:
                 "bytes": 4_000_000, "runtime": "litert 2.3.0", "threads": 4, "p50": infer.p50,
                 "ci_low": infer.ci_low, "ci_high": infer.ci_high, "p90": infer.p90,
                 "e2e_p50": (infer.p50 or 0) + 0.4, "max_rss_mb": 61.2, "verdict": said,
+                "result_kind": kind,
                 "result": path.relative_to(folder).as_posix(),
             }
         )  # fmt: skip
