@@ -144,7 +144,22 @@ def resolve(device: str, address: str | None = None, python: str | None = None) 
         found = Board(device)
     else:
         found = _only(device, boards)
-    return replace(found, address=address or found.address, python=python or found.python)
+    found = replace(found, address=address or found.address, python=python or found.python)
+    refuse_address(found)
+    return found
+
+
+def refuse_address(board: Board) -> None:
+    """Refuse an address for this machine, which would be measured in place of what is there.
+
+    Raises:
+        UsageProblem: The hint names a kind that has an address.
+    """
+    if board.kind == "local" and board.address:
+        raise UsageProblem(
+            f"'local' is this machine and has no address; '{board.address}' was given",
+            hint="--device ssh (or --kind ssh), rpi, jetson or android for a board elsewhere",
+        )
 
 
 def needs_no_address(kind: str) -> bool:

@@ -65,7 +65,10 @@ class Asked:
 
 def asked_values(asked: Asked) -> dict[str, Any]:
     """Return what distinguishes one bench of an artifact from another, as JSON values."""
-    names = ("runtime", "provider", "threads", "fixed_performance", "fps", "energy", "profile")
+    names = (
+        "runtime", "provider", "threads", "fixed_performance", "fps", "energy", "battery_wh",
+        "profile",
+    )  # fmt: skip
     return {name: getattr(asked, name) for name in names} | {"cores": list(asked.cores)}
 
 

@@ -67,6 +67,7 @@ def run(
         Interrupted: Stopped; state was saved.
     """
     require_training("run")
+    from edgessl.stages.board_opening import check_bench
     from edgessl.stages.chain import run_chain, selected
     from edgessl.stages.roles import check_sources
 
@@ -80,6 +81,8 @@ def run(
         )
     loaded = validated(recipe_values(recipe if recipe is not None else DEFAULTS_FILE), settings)
     check_sources(loaded)
+    if "bench" in stages:
+        check_bench(loaded)
     folder = RunFolder.create(out, loaded.name, resume=resume or start is not None)
     context = start_run(loaded, folder, reporter)
     errors = run_chain(context, stages)

@@ -40,9 +40,10 @@ def bench(
         a verdict is not VALID and that is not allowed.
     """
     from edgessl.stages.bench import find_source, run_bench
+    from edgessl.stages.board_opening import check_bench
 
     folders = export_folders(artifacts)
-    context = open_run("bench", folders[0], settings, out, resume, reporter)
+    context = open_run("bench", folders[0], settings, out, resume, reporter, check_bench)
     runs = lineage(found) if (found := run_of(folders[0])) else []
     results, errors = run_bench(context, find_source(context, folders[0], runs), folders)
     figures = [r.model_dump(mode="json", by_alias=True) for r in results]
@@ -80,21 +81,22 @@ def bench_untrained(
         as of :func:`bench`.
     """
     require_training("bench --encoder")
-    from edgessl.stages.bench import open_device, verdict_problems
+    from edgessl.stages.bench import verdict_problems
+    from edgessl.stages.board_opening import check_bench, open_device
     from edgessl.stages.conversion import check_installed
     from edgessl.stages.grid import cells_of, run_grid, table_rows
 
     cells = cells_of(encoders, widths, sizes)
     if target is not None:
         check_installed(target, str((settings or {}).get("export.quantize") or "none"))
-    context = open_run("bench", None, settings, out, resume, reporter)
+    context = open_run("bench", None, settings, out, resume, reporter, check_bench)
     section, data = context.recipe.bench, context.recipe.data
     source = images or data.unlabeled or data.labelled or "digits"
     rows, results, errors = run_grid(context, open_device(section), cells, target, source)
     errors += verdict_problems(results, section.allow_unstable)
     result = {
         "rows": [asdict(row) for row in rows],
-        "table": table_rows(rows),
+        "table": table_rows(rows, results),
         "errors": [error.as_dict() for error in errors],
     }
-    return Outcome("bench", context.run.path, result, "edgessl init", tuple(errors))
+    return Outcome("bench", context.run.path, result, "edgessl report last", tuple(errors))

@@ -161,7 +161,8 @@ def bench(
     o.one_of("--power-scope", power_scope, SCOPES)
     o.one_of("--runtime", runtime.partition(":")[0] if runtime else None, RUNTIMES)
     values = {
-        "bench.device": o.known_device(device), "bench.address": address, "bench.preset": preset,
+        "bench.device": o.known_device(device or _kind_at(address)),
+        "bench.address": address, "bench.preset": preset,
         "bench.setup": setup or None,
         "bench.runtime": runtime, "bench.provider": provider, "bench.threads": threads,
         "bench.cores": o.cores(cores), "bench.fixed_performance": fixed_performance or None,
@@ -187,6 +188,13 @@ def bench(
     if not as_json:
         write(table(GRID_HEAD, outcome.result["table"], right="23456789"))
     finish(outcome, as_json, quiet)
+
+
+def _kind_at(address: str | None) -> str | None:
+    """Return the kind of board that an address alone means."""
+    if not address:
+        return None
+    return "android" if address.partition(":")[0] == "adb" else "ssh"
 
 
 GRID_HEAD = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,19 +22,20 @@ from edgessl.core.errors import (
     UsageProblem,
 )
 from edgessl.core.measurement import VERDICT_ORDER, BenchResult
-from edgessl.core.recipe import Bench
-from edgessl.devices import DEVICES
-from edgessl.devices.base import Board, Device
+from edgessl.devices.base import Device
 from edgessl.devices.bench import bench_artifact
-from edgessl.devices.boards import resolve
-from edgessl.devices.choice import Asked, asked_values, runtime_for
-from edgessl.devices.linux import LinuxDevice
-from edgessl.devices.protocol import preset_named
-from edgessl.devices.runtimes import RUNTIMES, readers_of
-from edgessl.devices.setup import set_up
+from edgessl.devices.choice import runtime_for
 from edgessl.exporters import EXPORTERS, RUN_HERE
 from edgessl.exporters.untrusted import check_files
-from edgessl.stages.board_answers import compare_answers, read_answers, write_parity
+from edgessl.stages.bench_kept import kept_bench
+from edgessl.stages.bench_words import energy_line, figure
+from edgessl.stages.board_answers import (
+    BoardParity,
+    compare_answers,
+    read_answers,
+    write_parity,
+)
+from edgessl.stages.board_opening import asked_of, bring_runtime, open_device, seconds_on
 from edgessl.stages.context import Context
 from edgessl.stages.profile_names import operation_modules
 from edgessl.stages.roles import Split
@@ -46,72 +46,6 @@ if TYPE_CHECKING:
     from edgessl.stages.export import Source
 
 PACK = "evaluation-pack.npz"
-
-
-def board_of(section: Bench) -> Board:
-    """Return the board that a recipe names, by kind or by the name it was added under.
-
-    Raises:
-        UsageProblem: No such kind or name, or the kind needs an address.
-    """
-    return resolve(section.device, section.address, section.python)
-
-
-def open_device(section: Bench) -> Device:
-    """Return the device that a recipe names; nothing is reached yet.
-
-    Raises:
-        UsageProblem: As :func:`board_of`.
-        MissingExtra: A package that its kind needs is not installed.
-    """
-    board = board_of(section)
-    return DEVICES.load(board.kind)(board)
-
-
-def asked_of(section: Bench) -> Asked:
-    """Return what a recipe asks of a bench."""
-    return Asked(
-        preset=preset_named(section.preset),
-        runtime=section.runtime,
-        provider=section.provider,
-        threads=section.threads,
-        cores=section.cores or (),
-        fixed_performance=section.fixed_performance,
-        fps=section.fps,
-        energy=section.measures_energy,
-        battery_wh=section.battery_wh,
-        power_csv=Path(section.power_csv) if section.power_csv else None,
-        power_scope=section.power_scope,
-        profile=section.profile_layers,
-    )
-
-
-def seconds_on(device: Device, asked: Asked) -> float:
-    """Return what one artifact takes at least; without a meter nothing waits for one."""
-    metered = asked.power_csv is not None or device.traits.meter(device.facts()) is not None
-    return asked.seconds if metered else replace(asked, energy=False).seconds
-
-
-def lacks_runtime(device: Device, form: str) -> bool:
-    """Whether no runtime on a device reads a format."""
-    packages = device.facts().get("runtimes", {})
-    return not any(RUNTIMES[name].is_among(packages) for name in readers_of(form))
-
-
-def bring_runtime(context: Context, device: Device, form: str) -> None:
-    """Bring a runtime for a format to a board that lacks it, where the recipe says so.
-
-    Raises:
-        EdgeSSLError: See ``devices.setup.set_up``.
-    """
-    section = context.recipe.bench
-    if not (section.setup and isinstance(device, LinuxDevice) and device.board.address):
-        return
-    if not lacks_runtime(device, form):
-        return
-    asked = (section.runtime or "").partition(":")[0]
-    name = asked if asked in readers_of(form) else readers_of(form)[0]
-    set_up(device, name, say=context.reporter.say)
 
 
 def run_bench(
@@ -149,7 +83,10 @@ def run_bench(
         evaluation_pack(pack, proof, source.on_proof(context) if source else None)
         for folder in folders:
             try:
-                results.append(_one(context, device, folder, pack))
+                result, parity = _one(context, device, folder, pack)
+                results.append(result)
+                if parity is not None and (failed := parity_problem(folder.name, parity)):
+                    problems.append(failed)
             except Interrupted:
                 raise
             except EdgeSSLError as error:
@@ -161,7 +98,6 @@ def run_bench(
         pack.unlink(missing_ok=True)
         device.close()
     problems += verdict_problems(results, section.allow_unstable)
-    problems += _parity_problems(context, results)
     context.run.finish_stage("bench", time.monotonic() - began, "failed" if problems else "done")
     return results, problems
 
@@ -196,25 +132,21 @@ def verdict_problems(results: list[BenchResult], allow: bool) -> list[EdgeSSLErr
     return problems
 
 
-def _parity_problems(context: Context, results: list[BenchResult]) -> list[EdgeSSLError]:
-    """Return an error for every file that answers otherwise on the device than here."""
-    seals = {result.model.get("seal") for result in results}
-    problems: list[EdgeSSLError] = []
-    for path in sorted(context.folder("bench").glob("*/*/parity.json")):
-        told = files.read_json(path, "board-parity")
-        if told.get("outcome") == "FAIL" and told.get("seal") in seals:
-            name = path.parent.name
-            share, low = 100 * told["agreement"], 100 * told["drop_low"]
-            problems.append(
-                GateFailed(
-                    f"{name}: only {share:.1f} % of the answers on the device are those of the "
-                    f"workstation (at least {100 * told['least_agreement']:g} % wanted), top-1 "
-                    f"drops by at least {low:.2f} points",
-                    hint=f"both answers are in {path.parent / 'predictions.csv'} and in the "
-                    "export folder",
-                )
-            )
-    return problems
+def parity_problem(name: str, told: BoardParity) -> EdgeSSLError | None:
+    """Return an error for a file that answers otherwise on the device than here.
+
+    Args:
+        name: What the message calls the bench.
+        told: The comparison.
+    """
+    if told.outcome != "FAIL":
+        return None
+    return GateFailed(
+        f"{name}: only {100 * told.agreement:.1f} % of the answers on the device are those of the "
+        f"workstation (at least {100 * told.least_agreement:g} % wanted), top-1 drops by at least "
+        f"{100 * told.drop_low:.2f} points",
+        hint="both answers are in predictions.csv, of the bench and of the export",
+    )
 
 
 def measurable(artifact: Artifact, kind: str) -> bool:
@@ -227,7 +159,9 @@ def measurable(artifact: Artifact, kind: str) -> bool:
     return state == RUN_HERE
 
 
-def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchResult:
+def _one(
+    context: Context, device: Device, folder: Path, pack: Path
+) -> tuple[BenchResult, BoardParity | None]:
     section, artifact = context.recipe.bench, Artifact.load(folder)
     asked = asked_of(section)
     if not measurable(artifact, device.kind):
@@ -240,19 +174,11 @@ def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchRes
     runtime, _provider = runtime_for(artifact, asked, device.traits, device.facts())
     check_files(artifact.format, folder, list(artifact.files))
     stem = f"{folder.name}-{runtime}-{section.threads}t-"
-    place = context.folder("bench", device.id)
-    for finished in sorted(place.glob(f"{stem}*/result.json")):
-        kept = BenchResult.model_validate(files.read_json(finished, "bench-result"))
-        same = (
-            kept.model.get("seal") == artifact.seal
-            and kept.protocol["preset"]["name"] == section.preset
-            and kept.protocol.get("asked") == asked_values(asked)
-            and kept.data.get("data_sha256") == context.pictures.proof.data_sha256
-            and kept.device.get("kind") == device.kind
-        )
-        if same:
-            context.reporter.say(f"bench: kept ({finished.parent})")
-            return kept
+    place, images = context.folder("bench", device.id), context.pictures.proof.data_sha256
+    kept = kept_bench(place, stem, artifact, device, asked, images, section.allow_unstable)
+    if kept is not None:
+        context.reporter.say(f"bench: kept ({kept[1]})")
+        return kept[0], _recorded(context, device, folder, artifact, kept[0], kept[1])
     out = place / f"{stem}{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
     modules = operation_modules(folder, artifact) if asked.profile else {}
     with context.reporter.bar(f"bench {folder.name}", total=1) as bar:
@@ -260,41 +186,26 @@ def _one(context: Context, device: Device, folder: Path, pack: Path) -> BenchRes
             device, folder, pack, out, asked=asked, modules=modules,
             progress=lambda line: bar.update(0, line),
         )  # fmt: skip
-    _put_rows(context, device, folder, artifact, result, out)
     context.reporter.say(f"bench: {folder.name}  {figure(result)}")
     context.reporter.say(f"  {'; '.join(result.conditions)}")
     if result.energy is not None:
         context.reporter.say(f"  {energy_line(result.energy)}")
+    return result, _recorded(context, device, folder, artifact, result, out)
+
+
+def _recorded(
+    context: Context, device: Device, folder: Path, artifact: Artifact, result: BenchResult,
+    out: Path,
+) -> BoardParity | None:  # fmt: skip
+    """Write the ledger row and ``parity.json`` of a bench; return what it says, if it can."""
+    _put_rows(context, device, folder, artifact, result, out)
     here, there = read_answers(folder / "predictions.csv"), read_answers(out / "predictions.csv")
     precision, admitted = artifact.facts.get("quantize", "none"), context.recipe.export.max_drop
-    if (parity := compare_answers(there, here, precision, admitted / 100)) is not None:
+    parity = compare_answers(there, here, precision, admitted / 100)
+    if parity is not None:
         write_parity(out / "parity.json", parity, artifact.seal, device.id)
         context.reporter.say(f"  board parity {parity.outcome}: {parity.told}")
-    return result
-
-
-def figure(result: BenchResult) -> str:
-    """Say the latency with its verdict; a wrong file has no latency to say."""
-    infer = result.latency_ms.get("infer")
-    verdict = "; ".join(result.reasons) or ", ".join(result.verdicts)
-    if infer is None or infer.p50 is None:
-        return f"no figure  [{verdict}]"
-    p90 = f", p90 {infer.p90:.3f}" if infer.p90 is not None else ""
-    return f"infer p50 {infer.p50:.3f} ms{p90} (n {infer.n})  [{verdict}]"
-
-
-def energy_line(energy: dict[str, Any]) -> str:
-    """Say the energy of an inference, or why there is none."""
-    notes = "; ".join(energy.get("notes", ()))
-    if energy.get("scope") is None or energy.get("net_j") is None:
-        return f"energy: {notes or 'not measurable here'}"
-    hours = energy.get("hours_on_battery")
-    lasts = f", {hours:.1f} h on {energy['battery_wh']:g} Wh" if hours is not None else ""
-    return (
-        f"energy ({energy['scope']}, {energy['source']}): net {1000 * energy['net_j']:.2f} mJ per "
-        f"inference [{1000 * energy['net_low']:.2f}, {1000 * energy['net_high']:.2f}], gross "
-        f"{1000 * energy['gross_j']:.2f} mJ{lasts}" + (f"; {notes}" if notes else "")
-    )
+    return parity
 
 
 def _put_rows(

@@ -31,6 +31,7 @@ def add(board: Board, *, check: bool, reporter: Reporter) -> dict[str, Any]:
     """
     boards.check_name(board.name)
     DEVICES[board.kind]
+    boards.refuse_address(board)
     if board.name in boards.added_boards():
         raise UsageProblem(
             f"a board called '{board.name}' is there already",

@@ -9,7 +9,8 @@ from pathlib import Path
 from edgessl.core.artifact import Artifact
 from edgessl.core.errors import EdgeSSLError, FileInvalid, Interrupted, UsageProblem, nearest
 from edgessl.core.runs import STAGES
-from edgessl.stages.bench import board_of, measurable, run_bench
+from edgessl.stages.bench import measurable, run_bench
+from edgessl.stages.board_opening import board_of
 from edgessl.stages.context import STAGE_FILE, Context
 from edgessl.stages.conversion import check_installed
 from edgessl.stages.evaluate import evaluate

@@ -27,7 +27,7 @@ from edgessl.data.decode import MEMORY_LIMIT_BYTES, Prepared, prepare, prepare_s
 from edgessl.data.image_set import ImageSet
 from edgessl.data.sources import open_source
 from edgessl.slimming.sliced import HOST
-from edgessl.stages.bench import asked_of
+from edgessl.stages.board_opening import asked_of
 from edgessl.stages.conversion import check_installed
 from edgessl.stages.dry_run_labels import work_with_labels
 from edgessl.stages.image_counts import count_images

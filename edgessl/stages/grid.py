@@ -18,19 +18,14 @@ from edgessl.core.errors import BoardUnreachable, EdgeSSLError, Interrupted, Usa
 from edgessl.core.measurement import BenchResult
 from edgessl.devices.base import Device
 from edgessl.devices.bench import bench_artifact
-from edgessl.devices.choice import asked_values, runtime_for
+from edgessl.devices.choice import runtime_for
 from edgessl.encoders import ENCODERS
 from edgessl.evaluation.outputs import outputs
 from edgessl.exporters import EXPORTERS
-from edgessl.stages.bench import (
-    PACK,
-    asked_of,
-    bring_runtime,
-    evaluation_pack,
-    figure,
-    lacks_runtime,
-    seconds_on,
-)
+from edgessl.stages.bench import PACK, evaluation_pack
+from edgessl.stages.bench_kept import kept_bench
+from edgessl.stages.bench_words import figure
+from edgessl.stages.board_opening import asked_of, bring_runtime, lacks_runtime, seconds_on
 from edgessl.stages.context import Context
 from edgessl.stages.conversion import check_installed
 from edgessl.stages.export_records import Outputs
@@ -167,9 +162,11 @@ def _one(
     runtime, _provider = runtime_for(artifact, asked, device.traits, device.facts())
     stem = f"{folder.name}-{runtime}-{asked.threads}t-"
     place = context.folder("bench", device.id)
-    kept = sorted(place.glob(f"{stem}*/result.json"))
-    if kept and (found := _kept(kept[-1], artifact, context)) is not None:
-        return _row(context, cell, target, artifact, found, kept[-1]), found
+    allow = context.recipe.bench.allow_unstable
+    kept = kept_bench(place, stem, artifact, device, asked, pictures.data_sha256, allow)
+    if kept is not None:
+        found, where = kept
+        return _row(context, cell, target, artifact, found, where / "result.json"), found
     out = place / f"{stem}{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
     pack = context.folder("bench", PACK)
     try:
@@ -183,17 +180,6 @@ def _one(
     finally:
         pack.unlink(missing_ok=True)
     return _row(context, cell, target, artifact, result, out / "result.json"), result
-
-
-def _kept(path: Path, artifact: Artifact, context: Context) -> BenchResult | None:
-    found = BenchResult.model_validate(files.read_json(path, "bench-result"))
-    section = context.recipe.bench
-    same = (
-        found.model.get("seal") == artifact.seal
-        and found.protocol["preset"]["name"] == section.preset
-        and found.protocol.get("asked") == asked_values(asked_of(section))
-    )
-    return found if same else None
 
 
 def _row(
@@ -249,8 +235,8 @@ def _by_preference(device: Device) -> Iterator[str]:
     yield from (name for name in ("onnx", "tflite", "openvino") if name != first)
 
 
-def table_rows(rows: Sequence[GridRow]) -> list[tuple[Any, ...]]:
-    """Return the rows as they are printed."""
+def table_rows(rows: Sequence[GridRow], results: Sequence[BenchResult]) -> list[tuple[Any, ...]]:
+    """Return the rows as they are printed, with every verdict of their results."""
     return [
         (
             row.encoder, f"{row.width:g}x", row.imgsz, f"{row.parameters / 1e6:.2f}",
@@ -259,7 +245,7 @@ def table_rows(rows: Sequence[GridRow]) -> list[tuple[Any, ...]]:
             "-" if row.ci_low is None else f"[{row.ci_low:.2f}, {row.ci_high:.2f}]",
             "-" if row.p90 is None else f"{row.p90:.2f}",
             "-" if row.max_rss_mb is None else f"{row.max_rss_mb:.0f}",
-            row.verdict if row.result_kind == "measured" else f"{row.verdict}, {row.result_kind}",
+            ", ".join(result.verdicts),
         )
-        for row in rows
+        for row, result in zip(rows, results, strict=True)
     ]  # fmt: skip

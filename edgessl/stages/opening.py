@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,27 @@ def open_run(
     out: Path | None,
     resume: bool,
     reporter: Reporter | None,
+    check: Callable[[Recipe], object] | None = None,
 ) -> Context:
-    """Make the run of a lone command: its recipe, and what it inherits from its input's run."""
+    """Make the run of a lone command: its recipe, and what it inherits from its input's run.
+
+    Args:
+        command: Its name.
+        source: What it works on, if anything.
+        settings: Dotted values that were given.
+        out: Run folder.
+        resume: Continue in that folder.
+        reporter: Speaks to the user.
+        check: Raises on a recipe that cannot work, before a folder is made.
+    """
     reporter = reporter or Reporter()
     before = run_of(source) if source else None
     if source is not None:
         reporter.say(f"{command}: {source}")
     recipe = lone_recipe(command, before, settings, reporter)
     check_sources(recipe)
+    if check is not None:
+        check(recipe)
     folder = RunFolder.create(out, command, resume=resume)
     if before is not None and folder.is_new and before.resolve() != folder.path.resolve():
         _inherit(folder, before, command, recipe)
