@@ -20,16 +20,18 @@ PROBES = (
 CURRENT = Probe("current", file=f"{SUPPLY}/current_now")
 VOLTAGE = Probe("voltage", file=f"{SUPPLY}/voltage_now")
 BATTERY_HZ = 10.0
-# the kernel's unit is microampere and microvolt; some makers write milliampere. No phone runs a
-# model on 15 mA, and none draws 15 A.
-LEAST_UA = 15_000.0
+# a phone that runs a model, the busier half of the time, and at any moment: outside of it the unit
+# of the current is another one, or it is none that is known here
+LEAST_W, LARGEST_W = 0.1, 30.0
+MILLI = 1000.0  # some makers write milliampere where the kernel's unit is microampere
 BATTERIES = ("battery", "bms", "main-battery")
 
 
 def battery_watts(texts: Mapping[str, str]) -> float | None:
-    """Return what the battery gives; None if its gauge is not readable.
+    """Return what the battery gives if its current is in the kernel's unit, microampere.
 
-    Makers do not agree on the sign of a discharge, so an unplugged phone's is not looked at.
+    None if the gauge is not readable. Makers do not agree on the sign of a discharge, so an
+    unplugged phone's is not looked at.
     """
     currents = probed.numbers(texts.get(CURRENT.name, ""))
     voltages = probed.numbers(texts.get(VOLTAGE.name, ""))
@@ -42,10 +44,33 @@ def battery_watts(texts: Mapping[str, str]) -> float | None:
             continue
         micro, folder = by_name[name]
         volts = voltages.get(f"{folder}/voltage_now", 0) / 1e6
-        amperes = micro / (1e6 if micro >= LEAST_UA else 1e3)
-        if 2 < volts < 20 and 0 < amperes < 20:
-            return volts * amperes
+        if 2 < volts < 20 and micro > 0:
+            return volts * micro / 1e6
     return None
+
+
+def battery_scale(watts: Sequence[float]) -> float | str:
+    """Return what the unit of the current is worth beside microampere: decided once for all runs.
+
+    The two units cannot be mixed up: no phone draws a thousand times what another one does.
+
+    Args:
+        watts: Of all readings, as :func:`battery_watts` gives them.
+
+    Returns:
+        1 or 1000, or the reason why neither gives watts that a phone can draw.
+    """
+    if not watts:
+        return 1.0
+    ordered = sorted(watts)
+    busy, largest = ordered[len(ordered) * 3 // 4], ordered[-1]
+    for scale in (1.0, MILLI):
+        if busy * scale >= LEAST_W and largest * scale <= LARGEST_W:
+            return scale
+    return (
+        f"unit of current_now unclear (up to {largest:.3g} W if it is microampere, "
+        f"{largest * MILLI:.3g} W if it is milliampere)"
+    )
 
 
 def no_meter(facts: Mapping[str, Any]) -> str:
@@ -78,6 +103,7 @@ def meter(facts: Mapping[str, Any]) -> Meter | None:
         (CURRENT, VOLTAGE),
         BATTERY_HZ,
         battery_watts,
+        scale=battery_scale,
     )
 
 

@@ -193,6 +193,8 @@ class Meter:
         hz: Readings a second.
         watts: From the texts of one reading, by probe name, to watts; None if unreadable.
         fit: To the whole board, shown apart as an estimate; None where nobody published one.
+        scale: From the watts of all readings to what each is multiplied by, or the reason why
+            they cannot be believed: for a sensor whose unit only its readings tell.
     """
 
     scope: Literal["wall", "usb", "module", "soc", "battery", "estimate"]
@@ -201,6 +203,7 @@ class Meter:
     hz: float
     watts: Callable[[Mapping[str, str]], float | None]
     fit: Fit | None = None
+    scale: Callable[[Sequence[float]], float | str] = lambda _watts: 1.0
 
 
 @dataclass(frozen=True, slots=True)

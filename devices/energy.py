@@ -90,7 +90,8 @@ def energy_of(
         notes += [*log.notes, why]
     else:
         assert meter is not None
-        traces = [readings(run, meter) for run, _ in timed]
+        traces, why = _of_meter(meter, [run for run, _ in timed])
+        notes += [why] if why else []
     if traces is None:
         return result
     if not any(len(trace.at_s) for trace in traces):
@@ -161,6 +162,14 @@ def _pairs(traces: Sequence[Trace], parts: Sequence[Part]) -> zip[tuple[Trace, P
 
 def _named(meter: Meter | None) -> tuple[str | None, str | None]:
     return (None, None) if meter is None else (meter.scope, meter.source)
+
+
+def _of_meter(meter: Meter, runs: Sequence[Run]) -> tuple[list[Trace] | None, str]:
+    traces = [readings(run, meter) for run in runs]
+    scale = meter.scale([float(power) for trace in traces for power in trace.watts])
+    if isinstance(scale, str):
+        return None, f"not measurable here: {scale}"
+    return [Trace(trace.at_s, trace.watts * scale) for trace in traces], ""
 
 
 def _of_log(log: PowerLog, parts: Sequence[Part]) -> tuple[list[Trace] | None, str]:

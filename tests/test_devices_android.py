@@ -21,6 +21,7 @@ from edgessl.devices.adb import AdbShell
 from edgessl.devices.android import AndroidDevice, cores_of, fastest, open_board
 from edgessl.devices.android_pieces import PIECES, Piece
 from edgessl.devices.base import Board
+from edgessl.devices.energy import energy_of
 from edgessl.devices.fake import Answer, FakeShell
 
 RECORDED = tomllib.loads((Path(__file__).parent / "recorded/android.toml").read_text())
@@ -91,13 +92,56 @@ def gauge(current, voltage="4071000", name="battery"):
     }
 
 
-def test_watts_of_a_battery_in_the_units_and_signs_of_all_makers():
+def test_watts_of_a_battery_of_all_makers():
     assert android_traits.battery_watts(gauge("-402343")) == pytest.approx(1.63794, rel=1e-4)
     assert android_traits.battery_watts(gauge("402343")) == pytest.approx(1.63794, rel=1e-4)
-    assert android_traits.battery_watts(gauge("-402")) == pytest.approx(1.63654, rel=1e-4)
     assert android_traits.battery_watts(gauge("-402343", name="bms")) is not None
     for bad in (gauge("-402343", "0"), gauge("nan"), gauge("x"), gauge("1", name="usb"), {}):
         assert android_traits.battery_watts(bad) is None
+
+
+def gauged(idle, busy):
+    """Events of a phone whose gauge gives these numbers, idle and while a model runs."""
+    second = 10**9
+    windows = {"before": (0, 30), "after": (95, 125), "timed": (32, 92)}
+    run = []
+    for name, (begin, end) in windows.items():
+        at = {"begin_ns": begin * second, "end_ns": end * second}
+        what = {"k": "timed", "n": 600, "s": 60.0} if name == "timed" else {"which": name}
+        run.append({"k": "idle", **what, **at})
+        texts = gauge(str(busy if name == "timed" else idle))
+        moments = [begin * second + i * second // 10 for i in range((end - begin) * 10)]
+        values = {key: [text] * len(moments) for key, text in texts.items()}
+        run.append({"k": "sensor", "at_ns": moments, "values": values})
+    return run
+
+
+@pytest.mark.parametrize(
+    ("idle", "busy", "watts"),
+    [
+        (-90_000, -402_343, 1.63794),
+        (-90, -402, 1.63654),
+        (8_000, 402_343, 1.63794),  # an idle phone with its screen off draws 8 mA: not 8 A
+        (14, 402, 1.63654),
+        (12_000, 402_343, 1.63794),  # each reading alone might be taken for 48 W
+    ],
+)
+def test_the_unit_of_a_gauge_is_decided_once_for_all_readings(idle, busy, watts):
+    meter = android_traits.meter({"power_supplies": {"battery": "Discharging, 83 %"}})
+    result = energy_of([gauged(idle, busy)], meter, battery_wh=15.0)
+    assert result["scope"] == "battery"
+    assert result["busy_w"] == pytest.approx(watts, rel=1e-4)
+    assert result["idle_w"] == pytest.approx(watts * idle / busy, rel=1e-4)
+
+
+@pytest.mark.parametrize("busy", [12_000, 20_000, 3, 9_000_000])
+def test_watts_that_no_phone_draws_are_refused(busy):
+    meter = android_traits.meter({"power_supplies": {"battery": "Discharging, 83 %"}})
+    result = energy_of([gauged(busy // 2, busy)], meter)
+    assert result["scope"] is None
+    assert result["gross_j"] is None
+    (note,) = result["notes"]
+    assert note.startswith("not measurable here: unit of current_now unclear (up to ")
 
 
 @pytest.mark.parametrize(
