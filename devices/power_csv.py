@@ -22,7 +22,8 @@ LARGEST_BYTES = 512 << 20
 LARGEST_ROWS = 5_000_000
 PREAMBLE_LINES = 60  # what a meter writes about itself before its columns
 LONGEST_LINE = 4096
-LARGEST_W = 10_000.0
+# more than any board draws; a socket may also feed what runs one
+LARGEST_W = {"wall": 10_000.0, "usb": 300.0, "module": 300.0, "soc": 300.0, "battery": 300.0}
 UNREADABLE = 0.05  # more of the rows than this, and it is not the file that it seems to be
 DAY_S = 86_400.0
 LONGEST_S = 7 * DAY_S
@@ -247,10 +248,13 @@ def _checked(
             f"{path}: power is negative ({typical:.2f} W at the median)",
             hint="the meter stands the wrong way round, or shows what is fed back",
         )
-    if max(watts) > LARGEST_W:
+    if max(watts) > LARGEST_W[scope]:
         raise FileInvalid(
-            f"{path}: power of {max(watts):.0f} W",
-            hint="name the unit in the header if these are milliwatts: 'power_mw'",
+            f"{path}: power of {max(watts):,.0f} W at scope {scope}, more than the "
+            f"{LARGEST_W[scope]:,.0f} W that are believed there; a column that is not in watts "
+            "names its unit in its title, as in 'power_mw'",
+            hint="name the unit in the header (power_mw, current_ma), or what the meter sees: "
+            "--power-scope wall",
         )
     notes = [f"{bad} of {rows} rows of {path.name} cannot be read"] if bad else []
     if any(b < a for a, b in pairwise(times)):

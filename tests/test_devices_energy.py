@@ -376,7 +376,7 @@ def good_rows(n=50):
         ("time,power\n" + "\n".join([*good_rows(), *["x,nan"] * 10]), "10 of 60 rows"),
         ("time,power\n0,nan\n1,inf\n", "2 of 2 rows"),
         ("time,power\n0,-5\n1,-5\n2,-5\n", "power is negative"),
-        ("time,power\n0,5230\n1,52300\n", "power of 52300 W"),
+        ("time,power\n0,5230\n1,52300\n", "power of 52,300 W at scope wall"),
         ("time,power\n100,5\n0,5\n1,5\n", "time runs back by 100 s"),
         ("time,power\n0,5\n9e9,5\n", "days"),
         ("\x00" * 5000, "no columns"),
@@ -391,6 +391,20 @@ def test_logs_that_cannot_be_power_over_time_are_refused(tmp_path, text, why):
     assert why in caught.value.message
     assert caught.value.hint
     assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize("scope", ["usb", "module", "soc", "battery"])
+@pytest.mark.parametrize("header", ["time,power", "time,voltage,current"])
+def test_milliwatts_under_a_title_without_a_unit_are_no_watts(tmp_path, scope, header):
+    path = tmp_path / "meter.csv"
+    cells = "2701" if "power" in header else "5.1,529.6"
+    path.write_text(f"{header}\n" + "".join(f"{i / 10},{cells}\n" for i in range(50)))
+    assert read_power_csv(path, "wall").trace.watts.max() == pytest.approx(2701, abs=1)
+    with pytest.raises(FileInvalid, match=rf"2,701 W at scope {scope}, more than the 300 W") as why:
+        read_power_csv(path, scope)
+    assert "as in 'power_mw'" in why.value.message  # it is what a bench keeps of the error
+    path.write_text(path.read_text().replace("power", "power_mw").replace("current", "current_ma"))
+    assert read_power_csv(path, scope).trace.watts.max() == pytest.approx(2.701, rel=1e-3)
 
 
 def test_a_log_without_end_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
