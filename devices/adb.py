@@ -1,8 +1,8 @@
 """A phone behind the adb program: commands with exit statuses, files checked by hash.
 
-Whatever reaches the phone's shell is put together here and quoted by :func:`quoted`. A command
-is a child of that shell, which tells its status behind a word of ours (see ``adb_stream``) and,
-when adbd hangs up, kills its whole group: nothing outlives a lost connection.
+Whatever reaches the phone's shell is quoted by ``adb_scripts.quoted``. A command is a child of
+that shell, which tells its status behind a word of ours (see ``adb_stream``) and, when adbd hangs
+up, kills its whole group: nothing outlives a lost connection.
 """
 
 from __future__ import annotations
@@ -20,27 +20,15 @@ from pathlib import Path
 
 from edgessl.core.errors import BoardUnreachable, DiskFull, EdgeSSLError, FileInvalid
 from edgessl.devices.adb_client import ask, find_adb, reach
+from edgessl.devices.adb_scripts import HOME, SUM, joined, keeper, quoted
 from edgessl.devices.adb_stream import AdbStream, Silent
 from edgessl.devices.base import CommandFailed
 
-HOME = "/data/local/tmp/edgessl"
 PATIENCE_S = 20.0  # how long a user may take to tap "Allow" on the phone
 STEP_S = 60.0  # for the small commands of our own
 SLOWEST = 1 << 18  # bytes a second: a slow USB 1.1 or wireless link
 GRACE_S = 5.0
 OUTPUT_LIMIT = 64 << 20
-# a work folder is named by the shell that keeps it; those of shells that are gone are removed
-KEEPER = """
-umask 077; mkdir -p {home} && cd {home} || exit 73
-for old in work-*; do pid=${{old#work-}}; pid=${{pid%%-*}}
-  kill -0 "$pid" 2>/dev/null || rm -rf "$old"; done
-here=$(pwd)/work-$$-{token}; mkdir "$here" || exit 73
-trap : HUP INT TERM PIPE; echo {mark} "$here"; exec >/dev/null 2>&1
-cat; rm -rf "$here"
-(sleep 1; rm -rf "$here") </dev/null &
-"""
-# sha256sum came with Android 8; before, the sum that is there
-SUM = 'sum() { sha256sum "$1" 2>/dev/null || md5sum "$1"; }; '
 
 
 class AdbShell:
@@ -85,21 +73,21 @@ class AdbShell:
         _, features = ask(self._adb, ["-s", self._serial, "features"])
         self._split = "shell_v2" in re.split(r"[\s,]+", features)
         token = secrets.token_hex(4)
-        script = KEEPER.format(home=quoted(self.home), token=token, mark=self._mark)
-        keeper = AdbStream(self._spawn(script, subprocess.PIPE), "no status", self.where, "sh")
+        script = keeper(self.home, token, self._mark)
+        stream = AdbStream(self._spawn(script, subprocess.PIPE), "no status", self.where, "sh")
         try:
             for _ in range(100):  # a login file may greet first
-                line = keeper.read_line(STEP_S)
+                line = stream.read_line(STEP_S)
                 if line is not None and line.startswith(f"{self._mark} /"):
                     self._workdir = line.split(" ", 1)[1]
-                    self._keeper = keeper
+                    self._keeper = stream
                     return
         except EdgeSSLError as error:
             text = f"no folder could be made under {self.home} on {self.where}: {error.message}"
             raise BoardUnreachable(text, hint=error.hint) from error
         finally:
             if self._keeper is None:
-                keeper.close(0)
+                stream.close(0)
         raise BoardUnreachable(f"the shell of {self.where} does not answer as a shell does")
 
     def _spawn(self, script: str, stdin: int) -> subprocess.Popen[bytes]:
@@ -282,16 +270,6 @@ class AdbShell:
             f"the connection to {self.where} was lost while copying {name}: {told}",
             hint="look at 'adb devices'; plug the phone in again, use a short cable",
         )
-
-
-def quoted(text: str) -> str:
-    """Return one word for the phone's shell, whatever it holds, also ``NAME=value``."""
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-def joined(argv: Sequence[str]) -> str:
-    """Return a command line whose words the phone's shell takes as they are."""
-    return " ".join(map(quoted, argv))
 
 
 def _sums(path: Path) -> set[str]:

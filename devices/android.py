@@ -11,11 +11,13 @@ import hashlib
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edgessl.core.errors import EdgeSSLError
 from edgessl.devices import android_bundle, dumpsys
+from edgessl.devices.adb_scripts import FIXED, FIXED_MARK
 from edgessl.devices.address import open_shell
 from edgessl.devices.android_traits import TRAITS
 from edgessl.devices.base import Board, CommandFailed, Progress, Shell
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 ANSWER_S = 30.0
 COOL_CAP_S, COOL_STEP_S = 300.0, 5.0
-FIXED = ("cmd", "power", "set-fixed-performance-mode-enabled")
 # what a phone without our Python tells: by cat and echo only
 LOOK = """
 for p in "$1"/python-*/python; do [ -x "$p" ] && echo "python $p"; done
@@ -105,12 +106,12 @@ class AndroidDevice(LinuxDevice):
         self.python  # noqa: B018  (says what to do where there is none, before anything waits)
         waited_s = self._cool_down(say)
         cores, bound = self._cores(plan)
-        fixed = self._set_fixed(True) if plan.get("fixed_performance") else "not asked"
+        fixed = self._fix_clocks() if plan.get("fixed_performance") else "not asked"
         try:
             runs = super().measure(plan | {"cores": cores}, sources, preset, say)
         finally:
             if fixed == "on":
-                self._set_fixed(False)
+                self._free_clocks()
         done = {"k": "android", "t": 0.0, "waited_s": waited_s, "bound": bound, "fixed": fixed}
         return [
             [*({**e, **self._identity} if e["k"] == "facts" else e for e in run), done]
@@ -210,12 +211,26 @@ class AndroidDevice(LinuxDevice):
         speed = f", at most {top // 1000} MHz" if top else ""
         return cores, f"bound to cores {', '.join(map(str, cores))} (mask {mask}{speed})"
 
-    def _set_fixed(self, on: bool) -> str:
+    def _fix_clocks(self) -> str:
+        """Ask for clocks that the phone can keep up; return ``on`` or ``not supported``."""
+        self.shell.run(["touch", FIXED_MARK], timeout_s=ANSWER_S)  # if we are lost, it is undone
+        if self._switched("true"):
+            return "on"
+        self.shell.remove(FIXED_MARK)
+        return "not supported"
+
+    def _free_clocks(self) -> None:
+        # what ended the measurement must not be hidden; the keeper on the phone does it, too
+        with suppress(EdgeSSLError):
+            if self._switched("false"):
+                self.shell.remove(FIXED_MARK)
+
+    def _switched(self, on: str) -> bool:
         try:
-            said = self.shell.run([*FIXED, str(on).lower()], timeout_s=ANSWER_S)
+            said = self.shell.run([*FIXED, on], timeout_s=ANSWER_S)
         except CommandFailed:
-            return "not supported"
-        return "not supported" if re.search(r"unsupported|fail|unknown", said, re.I) else "on"
+            return False
+        return not re.search(r"unsupported|fail|unknown", said, re.IGNORECASE)
 
 
 PROPERTIES = (

@@ -20,10 +20,11 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from edgessl.core import files
-from edgessl.core.errors import EdgeSSLError, FileInvalid
+from edgessl.core.errors import DiskFull, EdgeSSLError, FileInvalid
 from edgessl.devices.android_pieces import PIECES, PYTHON, Piece
 from edgessl.devices.base import CommandFailed, Shell
 
@@ -98,15 +99,7 @@ def bring(
         say(f"Python {PYTHON}: pushing {size >> 20} MB")
         remote = f"{folder}.tar"
         shell.put(archive, remote)
-    part = f"{folder}.part"
-    shell.remove(part)
-    shell.run(["mkdir", "-p", part], timeout_s=TIME_S)
-    try:
-        shell.run(["tar", "-xf", remote, "-C", part], timeout_s=UNPACK_S)
-    finally:
-        shell.remove(remote)
-    shell.remove(folder)
-    shell.run(["mv", part, folder], timeout_s=TIME_S)
+    _unpack(shell, remote, folder)
     if reason := _runs(shell, python):
         raise EdgeSSLError(
             f"the Python for phones does not run on {shell.where}: {reason}",
@@ -116,6 +109,31 @@ def bring(
     name = folder.rpartition("/")[2]
     shell.run(["sh", "-c", OTHERS, "sh", shell.home, name], timeout_s=UNPACK_S)
     return python
+
+
+def _unpack(shell: Shell, archive: str, folder: str) -> None:
+    """Unpack beside the place, then rename; whatever happens, nothing half unpacked stays.
+
+    A phone that is lost meanwhile is cleaned by the keeper of the next connection.
+    """
+    part = f"{folder}.part"
+    try:
+        shell.remove(part)
+        shell.run(["mkdir", "-p", part], timeout_s=TIME_S)
+        shell.run(["tar", "-xf", archive, "-C", part], timeout_s=UNPACK_S)
+        shell.remove(folder)
+        shell.run(["mv", part, folder], timeout_s=TIME_S)
+    except CommandFailed as error:
+        if "No space left" not in error.message:
+            raise
+        raise DiskFull(
+            f"no space left on {shell.where} to unpack {folder.rpartition('/')[2]}",
+            hint="free space on the phone; nothing half unpacked was left",
+        ) from error
+    finally:
+        with suppress(EdgeSSLError):
+            shell.remove(part)
+            shell.remove(archive)
 
 
 def _runs(shell: Shell, python: str) -> str:

@@ -12,11 +12,13 @@ from scripted_adbd import Faults, scripted_adbd
 
 from edgessl.core.errors import BoardUnreachable, DiskFull, EdgeSSLError, MissingExtra
 from edgessl.devices import adb_client
-from edgessl.devices.adb import AdbShell, joined
+from edgessl.devices.adb import AdbShell
 from edgessl.devices.adb_client import Phone, network_address
+from edgessl.devices.adb_scripts import FIXED_MARK, joined
 from edgessl.devices.base import CommandFailed
 
 NEEDS_ADB = pytest.mark.skipif(not shutil.which("adb"), reason="run tests/standins/adbd")
+FREED = "cmd power set-fixed-performance-mode-enabled false\n"
 HOSTILE = "a b/$(touch pwned)/`id`;'\"\\*?~ -rf\n&é"
 
 
@@ -149,15 +151,20 @@ class TestRealPhone:
             shell.put(tmp_path / "big", "/data/local/tmp/small/big")
         assert shell.run(["ls", "/data/local/tmp/small"], timeout_s=20) == ""
 
-    def test_a_killed_workstation_leaves_a_clean_phone(self, shell, phone):
+    @pytest.mark.parametrize("switched", [False, True])
+    def test_a_killed_workstation_leaves_a_clean_phone(self, shell, phone, switched):
         code = (
             "import sys, time; from edgessl.devices.adb import AdbShell;"
-            "shell = AdbShell(sys.argv[1]); stream = shell.start(['sh', '-c', 'sleep 618; true']);"
+            "shell = AdbShell(sys.argv[1]); shell.run(['touch', sys.argv[2]], timeout_s=20);"
+            "stream = shell.start(['sh', '-c', 'sleep 618; true']);"
             "stream.__enter__(); print(shell.workdir, flush=True); time.sleep(60)"
         )
         shell.run(["true"], timeout_s=20)
+        log = phone[1] / "phone.log"
+        log.unlink(missing_ok=True)
+        mark = FIXED_MARK if switched else "something-else"
         with subprocess.Popen(
-            [sys.executable, "-c", code, phone[0]], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, phone[0], mark], stdout=subprocess.PIPE, text=True
         ) as process:
             folder = process.stdout.readline().strip().rpartition("/")[2]
             assert (phone[1] / "edgessl" / folder).is_dir()
@@ -167,13 +174,34 @@ class TestRealPhone:
                 break
             time.sleep(0.05)
         assert not (phone[1] / "edgessl" / folder).exists()
+        # only what we switched is switched back
+        assert (log.read_text() if log.exists() else "") == (FREED if switched else "")
 
     def test_what_a_phone_that_fell_off_left_is_removed_next_time(self, phone, environment):
         old = phone[1] / "edgessl" / "work-4194303-0a1b2c3d"  # no process has this number
         old.mkdir(parents=True)
+        (old / FIXED_MARK).touch()
+        (phone[1] / "phone.log").unlink(missing_ok=True)
+        (phone[1] / "edgessl/python-0a.part").mkdir()
+        (phone[1] / "edgessl/python-0a.part/python").touch()
+        for name in ("python-0a.tar", "python-0a.tar.part"):
+            (phone[1] / "edgessl" / name).touch()
+        (phone[1] / "edgessl/python-0a").mkdir()
+        for path in (phone[1] / "edgessl").rglob("*"):
+            os.chown(path, adb_devices.SHELL_USER, adb_devices.SHELL_USER)
         shell = AdbShell(phone[0])
         assert shell.run(["true"], timeout_s=20) == ""
-        assert not old.exists()
+        kept = sorted(path.name for path in (phone[1] / "edgessl").iterdir())
+        assert kept == ["python-0a", shell.workdir.rpartition("/")[2]]
+        assert (phone[1] / "phone.log").read_text() == FREED
+        (phone[1] / "edgessl/python-0a").rmdir()
+        # what is under way while another shell is at work is none of ours
+        (phone[1] / "edgessl/python-0a.part").mkdir()
+        second = AdbShell(phone[0])
+        assert second.run(["true"], timeout_s=20) == ""
+        assert (phone[1] / "edgessl/python-0a.part").exists()
+        (phone[1] / "edgessl/python-0a.part").rmdir()
+        second.close()
         shell.close()
 
 
@@ -240,6 +268,20 @@ class TestMisbehavingPhone:
                     stream.read_line(20)
                 with pytest.raises(BoardUnreachable):
                     stream.wait(20)
+
+    def test_a_pulled_cable_switches_off_what_was_switched_on(self, tmp_path, monkeypatch):
+        program = tmp_path / "bin/cmd"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\necho "cmd $*" >>{tmp_path}/log\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        with scripted_adbd(tmp_path, Faults(drop_on=b"first")) as serial:
+            shell = AdbShell(serial)
+            shell.run(["touch", FIXED_MARK], timeout_s=20)
+            with pytest.raises(BoardUnreachable, match="was lost while sh ran"):
+                shell.run(["sh", "-c", "echo first; sleep 2"], timeout_s=20)
+            assert left(tmp_path) == []
+            assert (tmp_path / "log").read_text() == FREED
 
     def test_a_connection_lost_in_mid_copy_leaves_nothing_that_could_be_run(self, tmp_path):
         (tmp_path / "in").write_bytes(os.urandom(2_000_000))

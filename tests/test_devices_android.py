@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import shutil
 import tarfile
 import threading
@@ -15,9 +16,10 @@ import adb_devices
 import pytest
 from tiny_bench import MINI, N, bench, images_and_logits, write_onnx, write_stage
 
-from edgessl.core.errors import EdgeSSLError, FileInvalid
+from edgessl.core.errors import BoardUnreachable, DiskFull, EdgeSSLError, FileInvalid
 from edgessl.devices import android_bundle, android_traits, dumpsys, setup
 from edgessl.devices.adb import AdbShell
+from edgessl.devices.adb_scripts import FIXED_MARK
 from edgessl.devices.android import AndroidDevice, cores_of, fastest, open_board
 from edgessl.devices.android_pieces import PIECES, Piece
 from edgessl.devices.base import Board
@@ -269,6 +271,19 @@ def test_fixed_performance_is_asked_for_on_wish_and_undone_also_after_a_failure(
         device.measure({"threads": 1, "fixed_performance": True}, None, None, print)
     assert [argv[-1] for argv in asked(shell) if argv[0] == "cmd"] == switched * 2
 
+    def is_lost(argv):
+        if argv[0] == "cmd" and argv[-1] == "false":
+            raise BoardUnreachable("no phone any more")
+        return Phone()(argv)
+
+    device, shell, _ = device_of(is_lost, monkeypatch)
+    monkeypatch.setattr("edgessl.devices.linux.run_processes", fails)
+    with pytest.raises(EdgeSSLError, match="lost"):  # the cause, not what came of it
+        device.measure({"threads": 1, "fixed_performance": True}, None, None, print)
+    verbs = [(verb, argv[0]) for verb, argv in shell.transcript]
+    assert ("run", "touch") in verbs
+    assert ("remove", FIXED_MARK) not in verbs  # so that the keeper on the phone knows
+
     text = "Failed to set FIXED_PERFORMANCE mode\nThis is likely unsupported on this device"
     for answer in (Answer("", 255, text), Answer(text)):
         device, shell, _ = device_of(Phone(cmd=answer), monkeypatch)
@@ -452,6 +467,56 @@ def test_a_phone_with_another_processor_is_refused_before_anything_is_fetched(tm
         android_bundle.bring(FakeShell(script), print, cache=tmp_path)
     assert "--device browser" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+def kept_piece(cache, content):
+    """A package that is in the cache already."""
+    sums = [hashlib.new(name, content).hexdigest() for name in ("sha256", "sha1")]
+    piece = Piece("pool/small_1.0_arm64.deb", len(content), *sums)
+    cache.mkdir()
+    (cache / f"{piece.name}-{sums[0][:16]}.deb").write_bytes(content)
+    return piece
+
+
+@pytest.mark.adbd
+@pytest.mark.slow
+@pytest.mark.skipif(bool(adb_devices.missing()), reason=adb_devices.missing() or "there")
+def test_a_phone_that_is_full_when_it_unpacks_keeps_nothing_half(tmp_path, monkeypatch):
+    members = small_bundle() | {"./usr/bin/python3.11": os.urandom(120_000)}
+    piece = kept_piece(tmp_path / "cache", deb(members))  # twice is more than the phone has
+    (tmp_path / "adb").mkdir()
+    with (
+        adb_devices.private_server(tmp_path / "adb") as variables,
+        adb_devices.real_adbd(tmp_path / "phone") as serial,
+    ):
+        for name in ("ANDROID_ADB_SERVER_PORT", "ADB_MDNS", "ADB_LOCAL_TRANSPORT_MAX_PORT"):
+            monkeypatch.setenv(name, variables[name])
+        shell = AdbShell(serial)
+        shell.home = "/data/local/tmp/small"
+        said = []
+        with pytest.raises(DiskFull, match=r"no space left on adb:.* to unpack python-") as caught:
+            android_bundle.bring(shell, said.append, [piece], tmp_path / "cache")
+        assert "nothing half unpacked" in caught.value.hint
+        assert said == ["Python 3.11: pushing 0 MB"]
+        work = shell.workdir.rpartition("/")[2]
+        assert shell.run(["ls", shell.home], timeout_s=20).split() == [work]
+        shell.close()
+
+
+def test_a_phone_that_is_lost_when_it_unpacks_is_named(tmp_path):
+    def script(argv):
+        if argv[0] == "tar":
+            raise BoardUnreachable("the cable was pulled")
+        return Answer("aarch64\n") if argv[0] == "uname" else Answer("")
+
+    shell = FakeShell(script)
+    piece = kept_piece(tmp_path / "cache", deb(small_bundle()))
+    with pytest.raises(BoardUnreachable, match="the cable was pulled"):
+        android_bundle.bring(shell, print, [piece], tmp_path / "cache")
+    assert [argv for verb, argv in shell.transcript if verb == "remove"][-2:] == [
+        (f"{Path(android_bundle.remote_python(shell.home, [piece])).parent}{end}",)
+        for end in (".part", ".tar")
+    ]
 
 
 @pytest.mark.adbd
