@@ -9,122 +9,25 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from edgessl.core.errors import EdgeSSLError
+from edgessl.devices.agent_fields import FIELDS, PRINTED, is_number
 from edgessl.devices.base import MAX_LINE
 from edgessl.devices.events import Event
 
 MAX_LINES = 500_000
 MAX_SAMPLES = 20_000_000
+MAX_TRANSCRIPT = 512 << 20  # characters: ten minutes of a model that takes 0.1 ms are 300 million
 MAX_DEPTH = 8
 WHOLE = {"hello", "facts", "loaded", "golden"}  # what every run has told in the end
 DISTRUST = "the board's monotonic clock cannot be trusted"
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-Check = Callable[[Any], bool]
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, str | int | float)
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _maybe(check: Check) -> Check:
-    return lambda value: value is None or check(value)
-
-
-def _list_of(check: Check) -> Check:
-    return lambda value: isinstance(value, list) and all(map(check, value))
-
-
-def _map_of(check: Check) -> Check:
-    return lambda value: isinstance(value, dict) and all(map(check, value.values()))
-
-
-def _with(**fields: Check) -> Check:
-    return lambda value: (
-        isinstance(value, dict) and all(n in value and c(value[n]) for n, c in fields.items())
-    )
-
-
-_COMPARISON = _with(max_abs=_number, cosine=_number, agreement=_number)
-_ANSWERS = _with(
-    predicted=_list_of(_count), top5=_list_of(_list_of(_count)), score=_list_of(_number),
-    margin=_list_of(_number),
-)  # fmt: skip
-_COMPARED = _with(agrees=_list_of(_flag), gap=_list_of(_number), cosine=_list_of(_number))
-_EXTRA = {"agrees", "gap", "cosine"}
-_POLICY = _with(governor=_maybe(_text), max_mhz=_maybe(_number))
-# a name that ends in "?" may be missing
-FIELDS: Mapping[str, Mapping[str, Check]] = {
-    "hello": {
-        "proto": _count, "runtime": _text, "python": _maybe(_text), "numpy": _maybe(_text),
-    },
-    "facts": {
-        "board": _maybe(_text), "cpu": _text, "cores": _count, "host_hash": _text,
-        "machine?": _text, "policies?": _map_of(_POLICY), "temp_c?": _map_of(_number),
-        "emulated?": _flag, "virtual_machine?": _maybe(_text), "l4t?": _maybe(_text),
-        "power_supplies?": _map_of(_text), "runtimes?": _map_of(_text),
-        "not_observable?": _list_of(_text), "wheels?": _map_of(_maybe(_plain)),
-    },
-    "tel": {
-        "phase": _text, "temp_c": _map_of(_number), "freq_mhz": _map_of(_maybe(_number)),
-        "load1": _maybe(_number), "busy_s": _maybe(_number), "own_s": _maybe(_number),
-        "wait_s": _maybe(_number),
-        "swap_pages": _maybe(_number), "slept_s": _maybe(_number), "helpers_s?": _number,
-        "rss_mb": _maybe(_number), "probes": _map_of(_text),
-    },
-    "idle": {"which": _text, "begin_ns": _count, "end_ns": _count},
-    "built": {"path": _text, "sha256": _text, "s": _number, "gpu": _text, "version": _text},
-    "loaded": {
-        "providers": _maybe(_list_of(_text)), "precision": _maybe(_text),
-        "threads": _maybe(_count), "load_ms": _number, "input": _with(name=_text, dtype=_text),
-        "placement?": _maybe(_with(nodes=_map_of(_count), on_cpu=_list_of(_text))),
-    },
-    "golden": {
-        "n": _count, "tolerance": _number, "ok": _flag,
-        "expected": _COMPARISON, "reference": _COMPARISON,
-    },
-    "first": {"ms": _number, "model_mb": _maybe(_number)},
-    "warmup": {"runs": _count, "s": _number, "done": _flag},
-    "lat": {"first": _count, "at_us": _list_of(_whole), "ns": _map_of(_list_of(_whole))},
-    "timed": {
-        "n": _count, "s": _number, "inputs": _count, "begin_ns": _count, "end_ns": _count,
-        "late": _count,
-    },
-    "sensor": {"at_ns": _list_of(_count), "values": _map_of(_list_of(_maybe(_text)))},
-    "layers": {
-        "runs": _count,
-        "rows": _list_of(_with(name=_text, op=_text, p50=_number, share=_number)),
-    },
-    "acc": {
-        "first": _count,
-        "rows": lambda value: _ANSWERS(value) and (_COMPARED(value) or not _EXTRA & set(value)),
-    },
-    "done": {"max_rss_mb": _maybe(_number)},
-    "error": {"type": _text, "msg": _text},
-}  # fmt: skip
+# terminals obey these, show what follows in another order, or no file can hold them
+CONTROL = re.compile(
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+BREAK = re.compile(r"[\t\n\x0b\x0c\r\x1c-\x1f\x85\u2028\u2029]")
 
 
 class Listener:
@@ -139,6 +42,7 @@ class Listener:
         self.where, self._expected = where, answers
         self.seen: list[Event] = []
         self._lines = self._samples = self._answers = self._last_us = self._last_ns = 0
+        self._characters = 0
         self._columns: dict[str, list[str]] = {}
         self._kinds: set[str] = set()
 
@@ -149,13 +53,17 @@ class Listener:
             EdgeSSLError: It is not what the agent says; the message names what was seen.
         """
         self._lines += 1
-        if len(line) > MAX_LINE or self._lines > MAX_LINES:
-            self._refuse(f"more than {MAX_LINES} lines, or one of more than {MAX_LINE >> 20} MiB")
+        self._characters += len(line)
+        if len(line) > MAX_LINE or self._lines > MAX_LINES or self._characters > MAX_TRANSCRIPT:
+            self._refuse(
+                f"more than {MAX_LINES} lines, one of more than {MAX_LINE >> 20} MiB, or more than "
+                f"{MAX_TRANSCRIPT >> 20} MiB in all"
+            )
         event = self._parsed(line)
         if event is None:
             return None
         kind = event["k"]
-        if not _number(event.get("t", None if kind in FIELDS else 0)):
+        if not is_number(event.get("t", None if kind in FIELDS else 0)):
             self._refuse(f"'{kind}' at the moment {event.get('t')!r:.40}")
         for field, check in FIELDS.get(kind, {}).items():
             name = field.removesuffix("?")
@@ -164,8 +72,9 @@ class Listener:
             if name not in event and name == field:
                 self._refuse(f"'{kind}' without '{name}'")
         self._in_order(event)
-        self.seen.append(event)
-        self._kinds.add(kind)
+        if kind in FIELDS:  # what nobody knows, nobody reads
+            self.seen.append(event)
+            self._kinds.add(kind)
         return event
 
     def _parsed(self, line: str) -> Event | None:
@@ -177,20 +86,33 @@ class Listener:
             return None
         if not isinstance(event, dict) or not isinstance(event.get("k"), str):
             return None
-        return {name: self._clean(value, MAX_DEPTH) for name, value in event.items()}
+        printed = PRINTED.get(event["k"], "")
+        return {
+            _one_line(name): self._clean(value, MAX_DEPTH, breaks=name == printed)
+            for name, value in event.items()
+        }
 
-    def _clean(self, value: Any, depth: int) -> Any:
-        """Return the value without control characters; a number must be finite."""
+    def _clean(self, value: Any, depth: int, *, breaks: bool) -> Any:
+        """Return the value without control characters; a number must be finite.
+
+        Args:
+            value: Anything that JSON can be.
+            depth: How much deeper it may go.
+            breaks: Whether texts keep their lines.
+        """
         if isinstance(value, str):
-            return CONTROL.sub("", value)
+            return _lines(value) if breaks else _one_line(value)
         if isinstance(value, float) and not math.isfinite(value):
             self._refuse(f"the number {value}")
         if depth == 0:
             self._refuse(f"something nested deeper than {MAX_DEPTH}")
         if isinstance(value, list):
-            return [self._clean(item, depth - 1) for item in value]
+            return [self._clean(item, depth - 1, breaks=breaks) for item in value]
         if isinstance(value, dict):
-            return {CONTROL.sub("", n): self._clean(v, depth - 1) for n, v in value.items()}
+            return {
+                _one_line(name): self._clean(item, depth - 1, breaks=breaks)
+                for name, item in value.items()
+            }
         return value
 
     def _in_order(self, event: Event) -> None:
@@ -273,5 +195,13 @@ class Listener:
 
 
 def printable(text: str, limit: int = 2000) -> str:
-    """Return text of a board as it can be shown: without control characters, bounded."""
-    return CONTROL.sub("", text)[-limit:]
+    """Return text of a board as it can be shown: on one line, no control characters, bounded."""
+    return _one_line(text)[-limit:]
+
+
+def _one_line(text: str) -> str:
+    return CONTROL.sub("", BREAK.sub(" ", text))
+
+
+def _lines(text: str) -> str:
+    return CONTROL.sub("", BREAK.sub(lambda found: found[0] if found[0] in "\t\n" else " ", text))

@@ -13,6 +13,7 @@ from edgessl.devices.agent_file import agent_file, agent_name
 from edgessl.devices.agent_lines import Listener
 from edgessl.devices.base import Board, CommandFailed, Progress, Shell, Traits
 from edgessl.devices.conversation import Sources, run_processes
+from edgessl.devices.plain import slug
 
 if TYPE_CHECKING:
     from edgessl.devices.events import Run
@@ -169,5 +170,5 @@ def device_id(facts: Mapping[str, Any]) -> str:
     """Return ``cpu-model-4c-1a2b3c``: safe as a folder name, without host or user name."""
     noise = r"\(r\)|\(tm\)|\bcpu\b|\bprocessor\b|@.*$"
     model = re.sub(noise, " ", str(facts["board"] or facts["cpu"]), flags=re.IGNORECASE)
-    slug = "-".join(re.findall(r"[a-z0-9]+", model.lower()))[:32].strip("-")
-    return f"{slug or 'machine'}-{facts['cores']}c-{facts['host_hash']}"
+    name = f"{slug(model, 32) or 'machine'}-{facts['cores']}c-{facts['host_hash']}"
+    return slug(name, 80)

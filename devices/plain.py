@@ -21,3 +21,13 @@ def last_words(*texts: str) -> str:
     """Return the last line of each text, for a message."""
     lines = [text.splitlines()[-1].strip() for text in texts if text.strip()]
     return "; ".join(lines) or "nothing was said"
+
+
+def slug(text: str, limit: int) -> str:
+    """Return small letters and digits with ``-`` between words: a safe name of a folder.
+
+    Args:
+        text: What a board calls itself, for instance.
+        limit: Characters at most.
+    """
+    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))[:limit].strip("-")

@@ -1,18 +1,32 @@
 """Lines of a broken or hostile board: each is taken as it should be, or refused in words."""
 
 import copy
+import itertools
 import json
 import random
+import re
+from contextlib import suppress
 
 import pytest
 from tiny_bench import CLASSES, MINI, N, bench, images_and_logits, write_stage
 
+from edgessl.cli.devices import board_text
+from edgessl.core.artifact import Artifact, InputSpec
 from edgessl.core.errors import EdgeSSLError
-from edgessl.devices import agent_lines
+from edgessl.devices import DEVICES, agent_fields, agent_lines
 from edgessl.devices.agent_lines import Listener, printable
 from edgessl.devices.base import Board
+from edgessl.devices.choice import Asked, runtime_for
 from edgessl.devices.fake import Answer, FakeShell
-from edgessl.devices.linux import LinuxDevice
+from edgessl.devices.linux import LinuxDevice, device_id
+from edgessl.devices.protocol import judge
+from edgessl.devices.wheel_target import Target
+from edgessl.stages import board_check
+
+ARTIFACT = Artifact(
+    artifact_kind="export", format="onnx", files={"model": "0"}, seal="0",
+    input=InputSpec.square(32), facts={},
+)  # fmt: skip
 
 FACTS = {
     "k": "facts", "t": 0.1, "board": "Pi", "cpu": "x", "machine": "aarch64", "cores": 4,
@@ -95,7 +109,9 @@ def test_a_healthy_run_passes_unchanged():
 def test_greetings_and_kinds_of_tomorrow_pass_or_are_passed_over():
     noise = ["Welcome to the board", "", "{", '{"no kind": 1}', "[1]", '"k"', '{"k": 5}']
     news = {"k": "news", "t": 1, "anything": [1, {"a": "b"}]}
-    assert listen([*noise, *healthy(), news]) == [*healthy(), news]
+    # heard, and not kept: no board fills the memory with what nobody reads
+    assert Listener("the board").take(json.dumps(news)) == news
+    assert listen([*noise, *healthy(), news]) == healthy()
 
 
 @pytest.mark.parametrize(
@@ -108,6 +124,12 @@ def test_greetings_and_kinds_of_tomorrow_pass_or_are_passed_over():
         (with_change("golden", ok="yes"), "'ok' is 'yes'"),
         (with_change("golden", expected={"max_abs": 0.0}), "'expected'"),
         (with_change("tel", temp_c={"cpu": "hot"}), "'temp_c'"),
+        (with_change("tel", busy_s=10**400), "'busy_s'"),
+        (with_change("facts", host_hash="../../../tmp/x"), "'host_hash' is '../../../tmp/x'"),
+        (with_change("facts", host_hash="0a1b2c\n"), "'host_hash'"),
+        (with_change("facts", affinity=5), "'affinity' is 5"),
+        (with_change("facts", memory_mb=[1]), "'memory_mb'"),
+        (with_change("facts", policies={"policy0": {"governor": None}}), "'policies'"),
         (with_change("tel", probes={"a": 5}), "'probes'"),
         (with_change("hello", t="now"), "the moment 'now'"),
         (with_change("lat", first=7), "samples from 7 on, 0 were there"),
@@ -145,10 +167,72 @@ def test_a_board_that_never_stops_talking_is_cut_off(monkeypatch):
         listen(["chatter"] * 101)
 
 
-def test_escape_sequences_never_reach_a_terminal():
-    (event,) = listen([json.dumps({"k": "news", "t": 0, "x": "a\x1b[2Jb\u202ec\n\td"})])
-    assert event["x"] == "a[2Jbc\n\td"
-    assert printable("\x1b]0;title\x07gone" + "x" * 5000, limit=10) == "x" * 10
+def test_all_that_is_said_in_one_run_is_bounded_too(monkeypatch):
+    monkeypatch.setattr(agent_lines, "MAX_TRANSCRIPT", 3 << 20)
+    with pytest.raises(EdgeSSLError, match="more than 3 MiB in all"):
+        listen([json.dumps({"k": "idle", "x": "y" * (1 << 20)})[:-1]] * 3)
+
+
+def test_nothing_that_moves_a_terminal_or_ends_a_line_gets_through():
+    hostile = "a\x1b[2Jb\u202ec\n\r\u2028edgessl: all is well\td\ud800"
+    (event,) = listen([json.dumps({"k": "error", "t": 0, "type": hostile, "msg": hostile})])
+    assert event["msg"] == event["type"] == "a[2Jbc   edgessl: all is well d"
+    # what a program printed has lines, and is read by them
+    (event,) = listen([json.dumps(tel("start", 1) | {"probes": {"a": "1\r\n2\t3\x1b"}})])
+    assert event["probes"] == {"a": "1 \n2\t3"}
+    assert printable("\x1b]0;title\x07gone\nagain" + "x" * 5000, limit=10) == "x" * 10
+    assert printable("one\ntwo\x1b") == "one two"
+
+
+STRANGE = [
+    None, True, -1, 0, 5, 10**20, 10**400, 1.5, -1e300, "", "../../x", "\n\x1b[2J\ud800", [],
+    [1], [{"a": []}], [None], ["x"], [[]], {}, {"a": 1}, {"a": None}, {"a": "x"}, {"\nb": {"governor": 1}},
+    {"policy0": {"governor": None, "max_mhz": 10**99, "min_mhz": 10**99}}, [{"cores": 1}],
+]  # fmt: skip
+READERS = ("local", "rpi", "jetson", "android")
+
+
+def read_everywhere(facts):
+    """Let everything that reads the facts of a board read them; return what was printed."""
+    run = [facts if event["k"] == "facts" else event for event in listen(healthy())]
+    shell = FakeShell(lambda argv: Answer(json.dumps(facts)))
+    texts = [device_id(facts), board_check.summary(facts)]
+    assert re.fullmatch(r"[a-z0-9-]+", texts[0])
+    for kind in READERS:
+        traits = DEVICES.load(kind)(Board(kind, "pi@board" if kind != "android" else "adb")).traits
+        judgement = judge([run], MINI, provider="CPUExecutionProvider", traits=traits)
+        texts += [*judgement.reasons, *judgement.conditions, traits.mismatch(facts)]
+        traits.meter(facts)
+        texts.append(traits.no_meter(facts))
+        runtime_for(ARTIFACT, Asked(MINI), traits, facts)
+    with suppress(EdgeSSLError):
+        Target.of(facts)
+    board = Board("local", python="python3")
+    device = LinuxDevice(board, shell)
+    shown = {
+        "name": None, "kind": "local", "address": None, "id": device.id, "mismatch": None,
+        "facts": board_check.printable(facts), "runtimes": [], "formats": {},
+        "not_observable": board_check.printable(facts.get("not_observable", [])),
+    }  # fmt: skip
+    return texts + board_text(shown).splitlines()
+
+
+def test_whatever_stands_in_the_facts_of_a_board_is_read_or_refused_in_words():
+    fields = {name.removesuffix("?") for name in agent_fields.FIELDS["facts"]}
+    refused = 0
+    for name, value in itertools.product(sorted(fields), STRANGE):
+        try:
+            (facts,) = listen([FACTS | {name: value}])
+        except EdgeSSLError:
+            refused += 1
+            continue
+        assert all(text.isprintable() for text in read_everywhere(facts)), (name, value)
+    assert 0.5 < refused / (len(fields) * len(STRANGE)) < 0.95
+
+
+def test_the_id_of_a_board_names_no_folder_above_even_where_nothing_was_checked():
+    facts = {"board": "../..", "cpu": "x", "cores": "../9", "host_hash": "/../../etc"}
+    assert device_id(facts) == "machine-9c-etc"
 
 
 def scripted(lines):
