@@ -58,7 +58,8 @@ def bench_artifact(
     Raises:
         FileInvalid: The seal is broken, or golden images are missing or of another artifact.
         DataInvalid: The pack does not fit.
-        UsageProblem: The runtime cannot open this format, or ``threads`` < 1.
+        UsageProblem: The runtime cannot open this format, ``threads`` < 1, or
+            ``fixed_performance`` on a board that is no phone.
         BoardUnreachable: No connection, or it was lost.
         MissingExtra: The runtime is not installed on the device.
         NativeCrash, OutOfMemory, EdgeSSLError: The agent died or fell silent.
@@ -68,6 +69,12 @@ def bench_artifact(
     artifact = Artifact.load(folder)
     if asked.threads < 1:
         raise UsageProblem(f"threads must be at least 1, got {asked.threads}")
+    if asked.fixed_performance and device.kind != "android":
+        raise UsageProblem(
+            f"fixed-performance mode is a mode of Android phones, and the device is of kind "
+            f"'{device.kind}'",
+            hint="bench without --fixed-performance",
+        )
     if artifact.input.batch != 1:
         raise InvalidInput(
             f"the artifact takes batches of {artifact.input.batch}; latency is taken at batch 1",

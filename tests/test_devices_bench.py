@@ -27,6 +27,7 @@ from tiny_bench import (
 
 from edgessl.core import files
 from edgessl.core.artifact import Artifact
+from edgessl.core.errors import UsageProblem
 from edgessl.core.images import to_model_input
 from edgessl.core.measurement import BenchResult
 from edgessl.core.statistics import wilson
@@ -59,6 +60,13 @@ def device():
     yield device
     assert leftovers(device) == []  # every bench cleans up, also after a failure
     device.close()
+
+
+def test_what_only_a_phone_can_do_is_refused_elsewhere(device, stage, tmp_path):
+    with pytest.raises(UsageProblem, match=r"a mode of Android phones.* kind 'local'") as caught:
+        bench(device, stage, tmp_path / "out", fixed_performance=True)
+    assert caught.value.hint == "bench without --fixed-performance"
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_figures_of_a_healthy_run(device, stage, tmp_path):
