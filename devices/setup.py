@@ -12,6 +12,7 @@ import signal
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -167,8 +168,9 @@ def _install(device: LinuxDevice, made: Installed, archive: str, say: Say) -> di
         told = opened(device, made.runtime, fresh)
         _board(device, "swap", fresh, made.folder, time_s=LONG_S)
     except EdgeSSLError:
-        device.shell.remove(archive)
-        device.shell.remove(fresh)
+        with suppress(EdgeSSLError):  # of a board that is gone, the first error says why
+            device.shell.remove(archive)
+            device.shell.remove(fresh)
         raise
     return told
 

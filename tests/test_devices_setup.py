@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 from stub_wheels import RECORDED, only_these, write_wheel
 
-from edgessl.core.errors import DiskFull, EdgeSSLError, FileInvalid, NativeCrash, UsageProblem
+from edgessl.core.errors import (
+    BoardUnreachable,
+    DiskFull,
+    EdgeSSLError,
+    FileInvalid,
+    NativeCrash,
+    UsageProblem,
+)
 from edgessl.devices import setup, wheels
 from edgessl.devices.base import Board
 from edgessl.devices.linux import LinuxDevice
@@ -232,6 +239,25 @@ def test_a_runtime_is_brought_tried_replaced_and_removed(board, tmp_path, monkey
     assert setup.remove(board, "onnxruntime")
     assert not setup.remove(board, "onnxruntime")
     assert setup.installed(board) == {}
+    assert runtimes_in(board) == []
+
+
+@pytest.mark.slow
+def test_a_board_that_is_lost_in_mid_setup_is_what_is_told(board, tmp_path, monkeypatch):
+    offer(tmp_path, "1.98", WORKS)
+    run, gone = board.shell.run, []
+
+    def lost(argv, **options):
+        if gone or "unpack" in argv:
+            gone.append(argv)
+            raise BoardUnreachable("lost while it unpacked" if len(gone) == 1 else "refused")
+        return run(argv, **options)
+
+    monkeypatch.setattr(board.shell, "run", lost)
+    monkeypatch.setattr(board.shell, "remove", lambda remote: lost([remote]))
+    with pytest.raises(BoardUnreachable, match="lost while it unpacked"):
+        setup.set_up(board, "onnxruntime")
+    assert len(gone) == 2  # it was tried to clean up
     assert runtimes_in(board) == []
 
 
