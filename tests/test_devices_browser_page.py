@@ -20,7 +20,7 @@ from edgessl.core.errors import (
     UsageProblem,
 )
 from edgessl.devices.base import Board
-from edgessl.devices.browser import device, line, packages, reach, state
+from edgessl.devices.browser import device, line, listening, packages, reach, state
 from edgessl.devices.browser.heard import browser_of, facts_of
 
 
@@ -162,7 +162,7 @@ def test_a_page_that_vanishes_is_given_up(scripted, stage, tmp_path, monkeypatch
 
 
 def test_a_model_that_never_answers_is_given_up(scripted, stage, tmp_path, monkeypatch):
-    monkeypatch.setattr(device, "SILENCE_S", 1.0)
+    monkeypatch.setattr(listening, "SILENCE_S", 1.0)
     with pytest.raises(EdgeSSLError, match="the model said nothing for 1 s after 'tel'"):
         bench(scripted(lambda plan: [tel("before")]), stage, tmp_path / "out")
 
@@ -197,6 +197,8 @@ def test_a_page_that_is_not_set_up_names_the_command(registry):
     [
         ({"fps": 5.0}, "rate of images"),
         ({"profile": True}, "single layers"),
+        ({"cores": (0, 1)}, "cannot choose the cores"),
+        ({"fixed_performance": True}, "mode of Android phones.* kind 'browser'"),
         ({"runtime": "tensorrt"}, "does not run 'tensorrt'"),
     ],
 )

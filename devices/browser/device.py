@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -22,22 +21,20 @@ from edgessl.core.errors import (
     UsageProblem,
 )
 from edgessl.devices import events, protocol, record
-from edgessl.devices.agent_lines import Listener
 from edgessl.devices.base import Board, Progress
 from edgessl.devices.browser import packages
-from edgessl.devices.browser.heard import as_agent, check_run, explained, facts_of
+from edgessl.devices.browser.heard import check_run, facts_of
+from edgessl.devices.browser.listening import listen
 from edgessl.devices.browser.reach import Visit, place_of
 from edgessl.devices.browser.state import TRAITS
-from edgessl.devices.conversation import PROTO, Sources, timing_of
+from edgessl.devices.conversation import Sources, timing_of
 
 if TYPE_CHECKING:
-    from edgessl.devices.events import Event, Run
+    from edgessl.devices.events import Run
     from edgessl.devices.protocol import Preset
 
 PAGE = Path(__file__).parents[1] / "agents" / "page"
 OPEN_S = 600.0  # until somebody opens the page
-SILENCE_S = 600.0  # of the model, while the page is alive
-AGAIN = "keep the page in front and the screen on; then bench again"
 
 
 def to_stderr(line: str) -> None:
@@ -108,7 +105,8 @@ class BrowserDevice:
                 full = plan | offered | {"timing": timing_of(preset, runs), "score": repeat == 1}
                 title = f"Run {repeat} of {preset.repeats}"
                 order = {"do": "bench", "title": title, "model": what, "plan": full}
-                runs.append(self._listen(self._page.server.line.say(order), full, say))
+                line = self._page.server.line
+                runs.append(listen(line, line.say(order), full, (self.id, self._facts), say))
                 check_run(runs[-1], classes)
                 if not events.last(runs[-1], "golden")["ok"]:
                     break  # wrong once is wrong; timing it again says nothing
@@ -185,60 +183,6 @@ class BrowserDevice:
         server = self._page.server
         server.withdraw([name for name in server.files if name.startswith("run/")])
 
-    def _listen(self, number: int, plan: Mapping[str, Any], say: Progress) -> Run:
-        """Take what the page says about an order until it is done."""
-        listener = Listener(self.id, plan["images"] if plan["score"] else None)
-        line = self._page.server.line
-        said = {"proto": PROTO, "runtime": packages.label(plan["runtime"])}
-        for kind, fields in (
-            ("hello", said | {"python": None, "numpy": None}),
-            ("facts", self._facts),
-            ("plan", {"threads": plan["threads"]}),
-        ):
-            listener.take(json.dumps({"k": kind, "t": 0} | fields))
-        spoken = time.monotonic()
-        while True:
-            phase = listener.seen[-1]["k"]
-            try:
-                post = line.posts.get(timeout=0.5)
-            except Empty:
-                post = []
-            for told in post:
-                if told["k"] == "facts":
-                    self._check_same(facts_of(told))
-                if told.get("job") != number:
-                    continue
-                if told["k"] == "bye":
-                    raise BoardUnreachable(f"the page was closed after '{phase}'", hint=AGAIN)
-                spoken = time.monotonic()
-                event = self._taken(listener, told)
-                _report(event, say)
-                if event["k"] == "done":
-                    return listener.seen
-            if line.silent:
-                raise BoardUnreachable(
-                    f"nothing more was heard of {self.id} after '{phase}'", hint=AGAIN
-                )
-            if time.monotonic() - spoken > SILENCE_S:
-                raise EdgeSSLError(f"the model said nothing for {SILENCE_S:.0f} s after '{phase}'")
-
-    def _taken(self, listener: Listener, told: Mapping[str, Any]) -> Event:
-        if told["k"] == "error":
-            raise explained(told, self.id)
-        if told["k"] in ("hello", "facts", "plan"):
-            raise EdgeSSLError(f"the page on {self.id} said what it cannot have: '{told['k']}'")
-        event = listener.take(json.dumps(as_agent(told)))
-        if event is None:
-            raise EdgeSSLError(f"the page on {self.id} said something that is no event")
-        return event
-
-    def _check_same(self, facts: Mapping[str, Any]) -> None:
-        if facts["host_hash"] != self._facts["host_hash"]:
-            raise EdgeSSLError(
-                f"another browser opened the page: {facts['browser']} on {facts['cpu']}",
-                hint="bench each browser in a command of its own",
-            )
-
     def _show(self, runs: list[Run], preset: Preset, plan: Mapping[str, Any]) -> None:
         """Show verdict and figures on the page."""
         judged = protocol.judge(
@@ -282,6 +226,11 @@ def _check_plan(plan: Mapping[str, Any]) -> None:
             f"a browser does not run '{plan['runtime']}'",
             hint=f"it runs {' and '.join(packages.RUNTIMES)}",
         )
+    if plan.get("cores"):
+        raise UsageProblem(
+            "a page cannot choose the cores that it runs on",
+            hint="bench without --cores, or start the browser with taskset",
+        )
     if plan.get("fps"):
         raise UsageProblem(
             "a browser cannot hold a rate of images: its timers are too coarse",
@@ -304,12 +253,3 @@ def _title(sources: Sources, plan: Mapping[str, Any]) -> str:
     return (
         f"{sources.folder.name}, {size / 1e6:.3g} MB, {packages.label(plan['runtime'])}, {threads}"
     )
-
-
-def _report(event: Event, say: Progress) -> None:
-    if event["k"] == "warmup":
-        say(f"warm-up: {event['runs']} runs, {event['s']:.0f} s")
-    elif event["k"] == "lat":
-        say(f"timed: {event['first'] + len(event['at_us'])} samples")
-    elif event["k"] == "acc":
-        say(f"answered: {event['first'] + len(event['rows']['predicted'])} images")

@@ -11,6 +11,7 @@ from typing import Any
 from edgessl.core.errors import DataInvalid, EdgeSSLError, FileInvalid, OutOfMemory
 from edgessl.core.files import sha256_bytes
 from edgessl.devices.browser.packages import PACKAGES
+from edgessl.devices.probed import shown
 
 TEXT = 400
 # what a browser does not tell about the machine below it
@@ -19,7 +20,7 @@ HIDDEN = (
     "waiting for a core", "swap traffic", "memory of the model", "power draw", "processor model",
 )  # fmt: skip
 NAMES = ("Edg", "OPR", "SamsungBrowser", "Firefox", "FxiOS", "CriOS", "Chrome", "Version")
-SHOWN = {
+NAMED = {
     "Edg": "Edge", "OPR": "Opera", "SamsungBrowser": "Samsung Internet", "FxiOS": "Firefox",
     "CriOS": "Chrome", "Version": "Safari",
 }  # fmt: skip
@@ -27,11 +28,7 @@ SHOWN = {
 
 def text_of(value: object, limit: int = TEXT) -> str:
     """Return a text of the browser as one printable line; empty if it is none."""
-    if not isinstance(value, str):
-        return ""
-    return " ".join("".join(c if c.isprintable() else " " for c in value[: 4 * limit]).split())[
-        :limit
-    ]
+    return shown(value[: 4 * limit], limit) if isinstance(value, str) else ""
 
 
 def facts_of(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +83,7 @@ def browser_of(agent: str, brands: object) -> str:
         return f"{best} {named[best]}"
     for name in NAMES:
         if found := re.search(rf"{name}/(\d+)", agent):
-            return f"{SHOWN.get(name, name)} {found[1]}"
+            return f"{NAMED.get(name, name)} {found[1]}"
     return "unknown browser"
 
 
