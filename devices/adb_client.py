@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgessl.core.errors import BoardUnreachable, MissingExtra
+from edgessl.devices.probed import shown
 
 ANSWER_S = 20.0  # adb itself gives up on a silent network address after 10 s
 POLL_S = 0.5
 DEFAULT_PORT = 5555
 # states that may turn into "device" by themselves, or by a tap on the phone
 PASSING = ("unauthorized", "authorizing", "connecting", "offline")
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+LONGEST_LINE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def ask(adb: str, argv: Sequence[str], timeout_s: float = ANSWER_S) -> tuple[int
     except OSError as error:
         raise BoardUnreachable(f"cannot start {adb}: {error.strerror or error}") from error
     lines = done.stdout.decode("utf-8", "replace").splitlines()
-    return done.returncode, "\n".join(CONTROL.sub(" ", line).rstrip() for line in lines)
+    return done.returncode, "\n".join(shown(line, LONGEST_LINE) for line in lines)
 
 
 def start_server(adb: str) -> None:
@@ -133,7 +134,7 @@ def phones(adb: str) -> list[Phone]:
     found = []
     for line in text.splitlines():
         # a state is one word but for "no permissions (...); see [...]"
-        match = re.match(r"(\S+) +(no permissions|\S+)(.*)", CONTROL.sub(" ", line))
+        match = re.match(r"(\S+) +(no permissions|\S+)(.*)", shown(line, LONGEST_LINE))
         if match and not line.startswith(("List of", "*", "adb")):
             model = re.search(r"\bmodel:(\S+)", match[3])
             found.append(Phone(match[1], match[2], model[1] if model else ""))
