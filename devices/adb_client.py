@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgessl.core.errors import BoardUnreachable, MissingExtra
-from edgessl.devices.probed import shown
+from edgessl.devices.plain import shown
 
 ANSWER_S = 20.0  # adb itself gives up on a silent network address after 10 s
 POLL_S = 0.5

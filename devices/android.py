@@ -22,7 +22,7 @@ from edgessl.devices.address import open_shell
 from edgessl.devices.android_traits import TRAITS
 from edgessl.devices.base import Board, CommandFailed, Progress, Shell
 from edgessl.devices.linux import LinuxDevice, mask_of
-from edgessl.devices.probed import shown
+from edgessl.devices.plain import shown
 
 if TYPE_CHECKING:
     from edgessl.devices.conversation import Sources

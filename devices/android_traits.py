@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edgessl.devices import dumpsys, events, probed
+from edgessl.devices import dumpsys, events, plain, probed
 from edgessl.devices.base import Meter, Probe, Traits
 from edgessl.devices.events import Run
 
@@ -152,7 +152,7 @@ def _heat(run: Run, where: str) -> Iterable[str]:
     ]
     hot = end.hottest
     if hot:
-        shown.append(f"hottest after {probed.shown(hot[0])} {hot[1]:.1f} C")
+        shown.append(f"hottest after {plain.shown(hot[0])} {hot[1]:.1f} C")
     if shown:
         yield f"temperature by Android{where}: {', '.join(shown)}"
 
@@ -161,7 +161,7 @@ def mismatch(facts: Mapping[str, Any]) -> str:
     """Return why this is no Android phone; empty when it is one."""
     if str(facts.get("os") or "").startswith("Android "):
         return ""
-    return f"the board runs {probed.shown(str(facts.get('os') or 'something else'))}, not Android"
+    return f"the board runs {plain.shown(str(facts.get('os') or 'something else'))}, not Android"
 
 
 TRAITS = Traits(

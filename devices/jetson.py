@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgessl.devices import events, fan, ina3221, l4t, probed, tegrastats
+from edgessl.devices import events, fan, ina3221, l4t, plain, probed, tegrastats
 from edgessl.devices.base import Board, Meter, Probe, Traits
 from edgessl.devices.conditions import LOCK_HELD
 from edgessl.devices.events import Run
@@ -79,7 +79,7 @@ def open_board(board: Board) -> LinuxDevice:
 
 def mismatch(facts: Mapping[str, Any]) -> str:
     """Return why this is no Jetson; empty when it is one."""
-    model = probed.shown(str(facts.get("board") or ""))
+    model = plain.shown(str(facts.get("board") or ""))
     if IS_JETSON.search(model):
         return ""
     return f"the board calls itself '{model or 'nothing'}', which is no Jetson"
@@ -163,12 +163,12 @@ def _gpu_clocks(run: Run) -> Iterable[str]:
         name = folder.rsplit("/", 1)[-1]
         seen = [reading[folder] for reading in readings if folder in reading]
         span = f"{min(seen):.0f} to {max(seen):.0f} of at most" if seen else "at most"
-        governor = probed.shown(governors.get(f"{folder}/governor", ""), 30)
+        governor = plain.shown(governors.get(f"{folder}/governor", ""), 30)
         locked = low.get(folder) == top
         state = "locked" if locked else governor or "not locked"
-        yield f"clock {probed.shown(name, 30)}: {span} {top:.0f} MHz ({state})"
+        yield f"clock {plain.shown(name, 30)}: {span} {top:.0f} MHz ({state})"
         if locked and seen and min(seen) < LOCK_HELD * top:
-            yield f"the locked clock of {probed.shown(name, 30)} did not hold: {min(seen):.0f} MHz"
+            yield f"the locked clock of {plain.shown(name, 30)} did not hold: {min(seen):.0f} MHz"
 
 
 def _of_gpu(text: str) -> dict[str, float]:
@@ -187,7 +187,7 @@ def _alarms(run: Run) -> Iterable[str]:
         for path, state in probed.numbers(text).items():
             kind = types.get(f"{probed.folder(path)}/type", "")
             if kind.endswith("-alert") and state > 0:
-                hot[probed.shown(kind, 40)] = None
+                hot[plain.shown(kind, 40)] = None
     if hot:
         yield f"throttled by heat: {', '.join(hot)}"
     before, after = (probed.numbers(read(run, "events")) for read in (probed.first, probed.last))
@@ -203,7 +203,7 @@ def _alarms(run: Run) -> Iterable[str]:
             channel = path.rsplit("/curr", 1)[-1].partition("_")[0]
             rail = labels.get(f"{probed.folder(path)}/in{channel}_label", "a rail")
             if alarm:
-                yield f"{word} current on {probed.shown(rail, 40)} while it ran"
+                yield f"{word} current on {plain.shown(rail, 40)} while it ran"
 
 
 TRAITS = Traits(

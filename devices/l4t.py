@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from edgessl.devices.probed import shown
+from edgessl.devices.plain import shown
 
 # major release of Linux for Tegra -> JetPack
 JETPACKS = {"32": 4, "34": 5, "35": 5, "36": 6, "38": 7, "39": 7}

@@ -6,6 +6,7 @@ import re
 
 TAIL_LINES = 20
 LONGEST = 500
+SHOWN_LIMIT = 80
 # terminals obey these, or show what follows in another order
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -15,6 +16,12 @@ def plain(data: bytes) -> str:
     lines = data.decode("utf-8", "replace").replace("\r\n", "\n").splitlines()
     kept = [CONTROLS.sub("", line).rstrip()[:LONGEST] for line in lines]
     return "\n".join([line for line in kept if line][-TAIL_LINES:])
+
+
+def shown(text: str, limit: int = SHOWN_LIMIT) -> str:
+    """Return a board's text as it may be printed: one line, short, no control characters."""
+    printed = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(printed.split())[:limit]
 
 
 def last_words(*texts: str) -> str:

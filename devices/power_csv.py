@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Literal
 
 from edgessl.core.errors import FileInvalid
+from edgessl.devices.plain import shown
 from edgessl.devices.power import Trace
-from edgessl.devices.probed import shown
 
 Scope = Literal["wall", "usb", "module", "soc", "battery"]
 

@@ -10,7 +10,6 @@ from edgessl.devices import events
 from edgessl.devices.events import Run
 
 TEXT_LIMIT = 1 << 16
-SHOWN_LIMIT = 80
 
 
 def series(run: Run, name: str) -> list[tuple[float, str]]:
@@ -56,9 +55,3 @@ def numbers(text: str) -> dict[str, float]:
 def folder(path: str) -> str:
     """Return the folder that a file of the board lies in."""
     return str(PurePosixPath(path).parent)
-
-
-def shown(text: str, limit: int = SHOWN_LIMIT) -> str:
-    """Return a board's text as it may be printed: one line, short, no control characters."""
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(plain.split())[:limit]

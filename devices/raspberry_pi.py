@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edgessl.devices import fan, probed, vcgencmd
+from edgessl.devices import fan, plain, probed, vcgencmd
 from edgessl.devices.base import Board, Fit, Meter, Probe, Traits
 from edgessl.devices.events import Run
 from edgessl.devices.linux import LinuxDevice
@@ -38,7 +38,7 @@ def open_board(board: Board) -> LinuxDevice:
 
 def mismatch(facts: Mapping[str, Any]) -> str:
     """Return why this is no Raspberry Pi; empty when it is one."""
-    model = probed.shown(str(facts.get("board") or ""))
+    model = plain.shown(str(facts.get("board") or ""))
     if model.startswith("Raspberry Pi"):
         return ""
     return f"the board calls itself '{model or 'nothing'}', not 'Raspberry Pi ...'"

@@ -22,7 +22,7 @@ from edgessl.core.errors import DiskFull, EdgeSSLError, FileInvalid, NativeCrash
 from edgessl.devices import wheels
 from edgessl.devices.base import CommandFailed
 from edgessl.devices.linux import LinuxDevice, ask_facts
-from edgessl.devices.probed import shown
+from edgessl.devices.plain import shown
 from edgessl.devices.runtimes import RUNTIMES
 from edgessl.devices.wheel_target import Target
 

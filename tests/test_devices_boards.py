@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from edgessl.devices import events, ina3221, jetson, l4t, probed, raspberry_pi, tegrastats, vcgencmd
+from edgessl.devices import (
+    events,
+    ina3221,
+    jetson,
+    l4t,
+    plain,
+    raspberry_pi,
+    tegrastats,
+    vcgencmd,
+)
 from edgessl.devices.base import Meter
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -367,7 +376,7 @@ def test_a_hostile_board_gives_lines_that_can_be_printed_and_no_error(traits):
             assert line.isprintable()
             assert len(line) < 600
     assert list(traits.conditions([[], []])) is not None
-    assert probed.shown("a\x1b[31mb\u202ec\n") == "a [31mb c"
+    assert plain.shown("a\x1b[31mb\u202ec\n") == "a [31mb c"
 
 
 def test_probes_are_read_by_programs_of_the_board_alone():

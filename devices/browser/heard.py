@@ -11,7 +11,7 @@ from typing import Any
 from edgessl.core.errors import DataInvalid, EdgeSSLError, FileInvalid, OutOfMemory
 from edgessl.core.files import sha256_bytes
 from edgessl.devices.browser.packages import PACKAGES
-from edgessl.devices.probed import shown
+from edgessl.devices.plain import shown
 
 TEXT = 400
 # what a browser does not tell about the machine below it

@@ -10,7 +10,7 @@ from edgessl.core.errors import EdgeSSLError
 from edgessl.devices import DEVICES, setup
 from edgessl.devices.base import Board, CommandFailed, Device
 from edgessl.devices.linux import LinuxDevice, ask_facts
-from edgessl.devices.probed import shown
+from edgessl.devices.plain import shown
 from edgessl.devices.runtimes import RUNTIMES
 
 

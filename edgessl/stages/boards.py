@@ -13,7 +13,7 @@ from edgessl.core.errors import EdgeSSLError, UsageProblem
 from edgessl.devices import DEVICES, boards, setup
 from edgessl.devices.base import Board, Device
 from edgessl.devices.linux import LinuxDevice
-from edgessl.devices.probed import shown
+from edgessl.devices.plain import shown
 from edgessl.devices.runtimes import RUNTIMES
 from edgessl.devices.wheels import NoWheel
 from edgessl.stages.board_check import summary
