@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ROTATION = 64  # different inputs, so that no cache holds the one image
 SLOWDOWN = 0.05
+CPU_PROVIDER = "CPUExecutionProvider"
 LOCK_HELD = 0.97  # of a locked clock; what is below was lowered by heat or supply
 FEW_PAGES = 1.0  # a second: an SD card brings a page in 0.7 ms, so this takes 0.1 % of the time
 
@@ -64,6 +65,7 @@ def _conditions_of(run: Run, preset: Preset, where: str) -> Iterable[str]:
         yield f"{inputs} different inputs were rotated, {ROTATION} are wanted"
     if late := timed.get("late"):
         yield f"{late} of {timed.get('n')} inferences began late{where}: the rate is not held"
+    yield from _backend(run, where)
     threads, cores = events.last(run, "loaded").get("threads"), usable_cores(run)
     if threads and cores and threads > cores:
         yield f"{threads} threads on {cores} cores: they wait for each other"
@@ -72,6 +74,19 @@ def _conditions_of(run: Run, preset: Preset, where: str) -> Iterable[str]:
         yield f"{pages:.2f} pages a second were swapped{where}"
     if preset.bin_s and values:
         yield _sustained(run, preset)
+
+
+def _backend(run: Run, where: str) -> Iterable[str]:
+    """Yield what ran beside the first provider; what fell to the CPU has a verdict of its own."""
+    loaded = events.last(run, "loaded")
+    if loaded and loaded.get("providers") is None:
+        yield f"not observable here: which backend ran{where}"
+        return
+    nodes = (loaded.get("placement") or {}).get("nodes", {})
+    first = next(iter(loaded.get("providers") or ()), "")
+    for name, n in nodes.items():
+        if n and nodes.get(first) and name not in (first, CPU_PROVIDER):
+            yield f"{n} of {sum(nodes.values())} nodes ran on {name}, not on {first}{where}"
 
 
 def usable_cores(run: Run) -> int | None:

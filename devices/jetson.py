@@ -110,8 +110,7 @@ def conditions(runs: Sequence[Run]) -> Iterable[str]:
     for run in runs:
         yield from _gpu_clocks(run)
         yield from _alarms(run)
-    used = [loaded.get("providers") for loaded in events.all_of(runs, "loaded")]
-    if any(providers and providers[0] not in GPU_PROVIDERS for providers in used):
+    if any(_off_the_gpu(loaded) for loaded in events.all_of(runs, "loaded")):
         yield "the GPU was not used"
     yield from fan.conditions(runs)
 
@@ -120,8 +119,7 @@ def findings(runs: Sequence[Run]) -> Iterable[Finding]:
     """Yield a fallback to the CPU that nobody asked for, and what to install against it."""
     for run in runs:
         asked = events.last(run, "asked").get("provider")
-        used = events.last(run, "loaded").get("providers")
-        if asked in GPU_PROVIDERS and used and used[0] not in GPU_PROVIDERS:
+        if asked in GPU_PROVIDERS and _off_the_gpu(events.last(run, "loaded")):
             release = l4t.release(probed.last(run, "release"))
             wheel = WHEELS.get(
                 (release and release.jetpack) or 0, "onnxruntime-gpu for its JetPack"
@@ -131,6 +129,13 @@ def findings(runs: Sequence[Run]) -> Iterable[Finding]:
                 f"ONNX Runtime fell back to the processor without a word; on this board it needs "
                 f"{wheel}, in place of the package 'onnxruntime'",
             )
+
+
+def _off_the_gpu(loaded: events.Event) -> bool:
+    """Whether nothing ran on the GPU, by the nodes where they were counted."""
+    nodes = (loaded.get("placement") or {}).get("nodes", {})
+    ran = [name for name, n in nodes.items() if n] or (loaded.get("providers") or [])[:1]
+    return bool(ran) and not set(ran) & set(GPU_PROVIDERS)
 
 
 def _identity(run: Run) -> Iterable[str]:

@@ -17,7 +17,13 @@ from edgessl.core.measurement import PERCENTILE_FLOORS, Verdict, worst_first
 from edgessl.core.statistics import percentile_interval
 from edgessl.devices import events
 from edgessl.devices.base import Traits
-from edgessl.devices.conditions import FEW_PAGES, conditions, swapped_a_second, usable_cores
+from edgessl.devices.conditions import (
+    CPU_PROVIDER,
+    FEW_PAGES,
+    conditions,
+    swapped_a_second,
+    usable_cores,
+)
 from edgessl.devices.events import Run
 
 Finding = tuple[Verdict, str]
@@ -160,10 +166,15 @@ def _wrong_backend(runs: Sequence[Run], provider: str, precision: str | None) ->
         if precision is not None and ran is not None and ran != precision:
             yield "WRONG_BACKEND", f"asked for {precision} arithmetic, ran in {ran}"
         placed = loaded.get("placement") or {"nodes": {}, "on_cpu": []}
-        fallen = len(placed["on_cpu"]) and placed["nodes"].get("CPUExecutionProvider", 0)
-        if fallen and used and used[0] == provider:
-            text = f"{fallen} of {sum(placed['nodes'].values())} nodes fell back to the CPU: "
-            yield "WRONG_BACKEND", text + ", ".join(placed["on_cpu"])
+        nodes, names = placed["nodes"], placed["on_cpu"]
+        if not used or used[0] != provider or not sum(nodes.values()):
+            continue
+        if not nodes.get(provider):
+            ran_on = ", ".join(f"{n} on {name}" for name, n in nodes.items() if n)
+            yield "WRONG_BACKEND", f"no node ran on {provider}: {ran_on}"
+        elif fallen := nodes.get(CPU_PROVIDER, 0):
+            text = f"{fallen} of {sum(nodes.values())} nodes fell back to the CPU: "
+            yield "WRONG_BACKEND", text + ", ".join(names)
 
 
 def _too_short(runs: Sequence[Run], preset: Preset) -> Iterable[Finding]:

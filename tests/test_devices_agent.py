@@ -23,6 +23,7 @@ from edgessl.devices.agents.edgessl_agent import (
     probes,
     processor,
     reading,
+    run_litert,
     software,
     telemetry,
 )
@@ -359,3 +360,44 @@ def test_layers_of_one_name_are_told_apart_by_their_place_and_warm_up_runs_left_
         ("reorder", 4.0),
     ]
     assert sum(r["share"] for r in rows) == pytest.approx(1)
+
+
+class Interpreter:
+    """What LiteRT tells of its operators: index, name, tensors in and out."""
+
+    def __init__(self, ops, output):
+        self.ops, self.output = ops, output
+
+    def _get_ops_details(self):
+        names = ("index", "op_name", "inputs", "outputs")
+        return [dict(zip(names, (i, *op), strict=True)) for i, op in enumerate(self.ops)]
+
+    def get_output_details(self):
+        return [{"index": self.output}]
+
+
+# as ai-edge-litert 2.3.0 lists an int8 file: HARD_SWISH stays with the kernels of its own
+PARTLY = [
+    ("PAD", [0, 8], [10]), ("CONV_2D", [10, 7, 17], [11]), ("HARD_SWISH", [11], [12]),
+    ("DEPTHWISE_CONV_2D", [12, 5, 6], [13]), ("CONV_2D", [13, 9, 4], [14]), ("MEAN", [14, 3], [15]),
+    ("FULLY_CONNECTED", [15, 2, 1], [16]),
+    ("DELEGATE", [0, 7, 8, 17], [11]), ("DELEGATE", [1, 2, 3, 4, 5, 6, 9, 12], [16]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ops", "providers", "nodes"),
+    [
+        (PARTLY, ["XNNPACK", "builtin"], {"XNNPACK": 6, "builtin": 1}),
+        ([*PARTLY[:7], ("DELEGATE", [0, 1, 2], [16])], ["XNNPACK"], {"XNNPACK": 7}),
+        (PARTLY[:7], ["builtin"], None),
+    ],
+)
+def test_operators_that_no_delegate_took_are_counted(ops, providers, nodes):
+    told = run_litert._delegated(Interpreter(ops, 16))
+    assert told["providers"] == providers
+    assert (told["placement"] or {"nodes": None})["nodes"] == nodes
+
+
+def test_a_litert_that_lists_no_operators_proves_no_backend():
+    assert run_litert._delegated(object()) == {"providers": None}

@@ -186,8 +186,9 @@ def test_nothing_that_moves_a_terminal_or_ends_a_line_gets_through():
 
 STRANGE = [
     None, True, -1, 0, 5, 10**20, 10**400, 1.5, -1e300, "", "../../x", "\n\x1b[2J\ud800", [],
-    [1], [{"a": []}], [None], ["x"], [[]], {}, {"a": 1}, {"a": None}, {"a": "x"}, {"\nb": {"governor": 1}},
-    {"policy0": {"governor": None, "max_mhz": 10**99, "min_mhz": 10**99}}, [{"cores": 1}],
+    [1], [{"a": []}], [None], ["x"], [[]], {}, {"a": 1}, {"a": None}, {"a": "x"},
+    {"\nb": {"governor": 1}}, {"policy0": {"governor": None, "max_mhz": 10**99, "min_mhz": 10**99}},
+    [{"cores": 1}],
 ]  # fmt: skip
 READERS = ("local", "rpi", "jetson", "android")
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from tiny_bench import MINI, bench, images_and_logits, write_onnx, write_stage
 
-from edgessl.devices import DEVICES
+from edgessl.devices import DEVICES, jetson
 from edgessl.devices.base import Board, Traits
 from edgessl.devices.conditions import sustained
 from edgessl.devices.protocol import PRESETS, drift, judge
 
+CPU, CUDA, TRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 QUICK, SUSTAINED = PRESETS["quick"], PRESETS["sustained"]
 SEEDS = range(60)
 
@@ -272,6 +273,43 @@ def test_a_page_or_two_is_told_and_no_verdict():
     result = judged(calm)
     assert result.verdicts == ("VALID",)
     assert any("pages a second were swapped" in line for line in result.conditions)
+
+
+# ------------------------------------------------------------------ what ran, and where
+
+
+def placed(provider, nodes, on_cpu=()):
+    """A steady run whose nodes were counted; the runtime names the provider first, as asked."""
+    placement = {"nodes": nodes, "on_cpu": list(on_cpu)}
+    run = changed(BOARD.run(0), "loaded", providers=[provider, CPU], placement=placement)
+    return judge([run], QUICK, provider=provider, traits=jetson.TRAITS)
+
+
+def test_a_provider_that_took_no_node_did_not_run_whatever_the_session_says():
+    result = placed(TRT, {CUDA: 50})
+    assert result.verdicts == ("WRONG_BACKEND",)
+    assert result.reasons == (f"WRONG_BACKEND: no node ran on {TRT}: 50 on {CUDA}",)
+    assert "the GPU was not used" not in result.conditions
+    result = placed(TRT, {CPU: 52}, on_cpu=["conv"])
+    assert result.reasons[0].startswith(f"WRONG_BACKEND: no node ran on {TRT}: 52 on {CPU}")
+    assert "onnxruntime-gpu" in result.reasons[1]  # what to install against it
+    assert "the GPU was not used" in result.conditions
+
+
+def test_nodes_on_another_accelerator_are_told_and_nodes_on_the_cpu_are_a_fallback():
+    result = placed(TRT, {TRT: 1, CUDA: 3})
+    assert result.verdicts == ("VALID",)
+    assert f"3 of 4 nodes ran on {CUDA}, not on {TRT}" in result.conditions
+    result = placed(TRT, {TRT: 1, CPU: 1}, on_cpu=["softmax"])
+    assert result.reasons == ("WRONG_BACKEND: 1 of 2 nodes fell back to the CPU: softmax",)
+    assert placed(TRT, {TRT: 2}).verdicts == ("VALID",)
+
+
+def test_a_backend_that_cannot_be_seen_is_said_to_be_unseen():
+    result = judged(changed(BOARD.run(0), "loaded", providers=None))
+    assert result.verdicts == ("VALID",)
+    assert "not observable here: which backend ran" in result.conditions
+    assert not any("backend" in line for line in judged(BOARD.run(0)).conditions)
 
 
 # ------------------------------------------------------------------- disturbances that are real

@@ -125,8 +125,8 @@ class Bench:
             text = "the file wants %s, its contract says %s %s"
             raise Failed("InputMismatch", text % (seen, want["dtype"], want["shape"]))
         spec = {"name": self.model.name, "shape": self.model.shape, "dtype": self.model.dtype}
-        line = dict(self.model.proof, load_ms=load_ms, input=spec)
-        self.channel.send("loaded", dict(line, placement=prepared.get("placement")))
+        line = {"placement": prepared.get("placement"), "load_ms": load_ms, "input": spec}
+        self.channel.send("loaded", dict(line, **self.model.proof))
 
     def prove(self, before_mb: float | None) -> bool:
         """Run the golden images; the very first inference is also the figure ``first``."""
