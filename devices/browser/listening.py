@@ -47,7 +47,7 @@ def listen(
     said = {"proto": PROTO, "runtime": packages.label(plan["runtime"])}
     for kind, fields in (
         ("hello", said | {"python": None, "numpy": None}),
-        ("facts", facts),
+        ("facts", dict(facts)),
         ("plan", {"threads": plan["threads"]}),
     ):
         listener.take(json.dumps({"k": kind, "t": 0} | fields))
