@@ -451,7 +451,7 @@ def test_a_sensor_of_the_board_is_read_by_the_agent_itself(tmp_path, monkeypatch
     monkeypatch.setattr(energy, "BLOCK_S", 0.1)
     monkeypatch.setattr(energy, "RATE_HZ", 1.0)
     monkeypatch.setattr(whole, "IDLE_S", 0.4)
-    monkeypatch.setattr(choice, "ENERGY_S", 0.6)
+    monkeypatch.setattr(choice, "WINDOW_S", 0.6)
     (tmp_path / "watts").write_text("5.0\n")
     probe = Probe("w", file=str(tmp_path / "wat*"))
 
