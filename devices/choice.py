@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +61,24 @@ class Asked:
         preset = self.floors
         idle = 2 * IDLE_S * preset.repeats if self.energy else 0.0
         profile = preset.warmup_s + 3.0 if self.profile else 0.0
-        return expected_seconds(preset) + idle + profile
+        return expected_seconds(preset, self.fps) + idle + profile
+
+
+def check_rate(asked: Asked) -> None:
+    """Refuse a rate at which the samples that a preset needs cannot be taken before its cap.
+
+    Raises:
+        UsageProblem: The rate is too low; the hint names the least one.
+    """
+    preset = asked.floors
+    if not asked.fps or preset.timed_runs / asked.fps <= preset.timed_cap_s:
+        return
+    least = math.ceil(100 * preset.timed_runs / preset.timed_cap_s) / 100
+    raise UsageProblem(
+        f"at {asked.fps:g} images a second '{preset.name}' cannot take its {preset.timed_runs} "
+        f"samples within {preset.timed_cap_s:g} s",
+        hint=f"with '{preset.name}' the least is --fps {least:g}; 'sustained' needs fewer samples",
+    )
 
 
 def asked_values(asked: Asked) -> dict[str, Any]:

@@ -91,13 +91,20 @@ def preset_named(name: str) -> Preset:
     return PRESETS[name]
 
 
-def expected_seconds(preset: Preset) -> float:
+def expected_seconds(preset: Preset, fps: float | None = None) -> float:
     """Return the seconds that a bench takes at least, without cooldown and slow models.
 
     Counts the floors, two settling windows and about 3 s to start each process.
+
+    Args:
+        preset: Floors, caps and repeats.
+        fps: Inferences a second at most; None for one after the other.
     """
-    settling = 2 * preset.settle_window_s
-    return preset.repeats * (preset.warmup_s + settling + preset.timed_s + 3.0)
+    warm, timed = preset.warmup_s, preset.timed_s
+    if fps:
+        warm = min(max(warm, preset.warmup_runs / fps), preset.warmup_cap_s)
+        timed = min(max(timed, preset.timed_runs / fps), preset.timed_cap_s)
+    return preset.repeats * (warm + 2 * preset.settle_window_s + timed + 3.0)
 
 
 class Judgement(NamedTuple):

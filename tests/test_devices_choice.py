@@ -5,7 +5,7 @@ import pytest
 from edgessl.core.artifact import Artifact, InputSpec
 from edgessl.core.errors import UsageProblem
 from edgessl.devices.base import Traits
-from edgessl.devices.choice import Asked, runtime_for
+from edgessl.devices.choice import Asked, check_rate, runtime_for
 from edgessl.devices.energy import IDLE_S, WINDOW_S
 from edgessl.devices.profile import profile_rows
 from edgessl.devices.protocol import PRESETS, expected_seconds
@@ -64,6 +64,21 @@ def test_energy_stretches_the_window_and_the_minutes_that_are_told():
     standard = Asked(PRESETS["standard"], energy=True)
     assert standard.floors == PRESETS["standard"]
     assert standard.seconds == pytest.approx(expected_seconds(PRESETS["standard"]) + 6 * IDLE_S)
+
+
+def test_a_low_rate_takes_longer_and_one_that_cannot_end_is_refused():
+    standard = PRESETS["standard"]
+    slow, fast = Asked(standard, fps=2.0), Asked(standard, fps=60.0)
+    assert slow.seconds == pytest.approx(3 * (20 / 2 + 2 * 2 + 1024 / 2 + 3))
+    assert fast.seconds == Asked(standard).seconds
+    for asked in (slow, fast, Asked(standard), Asked(PRESETS["sustained"], fps=0.1)):
+        check_rate(asked)
+    with pytest.raises(UsageProblem, match="at 1 images a second 'standard' cannot take its 1024"):
+        check_rate(Asked(standard, fps=1.0))
+    with pytest.raises(UsageProblem) as caught:
+        check_rate(Asked(standard, fps=1.70))
+    assert "--fps 1.71;" in caught.value.hint
+    check_rate(Asked(standard, fps=1.71))
 
 
 def test_rows_of_a_profile_find_their_module():
