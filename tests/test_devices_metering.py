@@ -1,5 +1,7 @@
 """Probes, power readings, idle, a fixed rate and the profile of layers, by a real agent."""
 
+import dataclasses
+import os
 import sys
 
 import pytest
@@ -69,6 +71,32 @@ def test_power_is_read_while_idle_and_while_timed_and_never_else(device, stage, 
     assert "power draw" not in facts["not_observable"]
     end, start = events.telemetry(run, "end"), events.telemetry(run, "start")
     assert end["helpers_s"] >= start["helpers_s"]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two cores: one for the model, one for what watches",
+)
+def test_what_watches_leaves_the_cores_of_the_model_and_its_work_counts_as_ours(device, stage):
+    first, *_ = mine = sorted(os.sched_getaffinity(0))
+    allowed = ["sed", "-n", "s/^Cpus_allowed_list:[^0-9]*//p"]
+    burn = "sum(range(10**6)); import os; print(sorted(os.sched_getaffinity(0)))"
+    probes = [
+        {"name": "meter", "argv": ["sh", "-c", 'exec "$@" /proc/$PPID/status', "sh", *allowed]},
+        {"name": "program", "argv": [sys.executable, "-c", burn]},
+    ]
+    preset = dataclasses.replace(MINI, timed_s=1.5)
+    asked = [probe | {"when": "ends"} for probe in probes]
+    meter = {"hz": 20, "probes": probes}
+    (run,) = measure(device, stage, preset=preset, cores=[first], probes=asked, meter=meter)
+    assert events.last(run, "facts")["affinity"] == [first]  # the model's own
+    seen = events.last(run, "sensor")["values"]
+    assert set(filter(None, seen["program"])) == {str(mine[1:])}
+    assert {listed.partition("-")[0] for listed in seen["meter"] if listed} == {str(mine[1])}
+    for tel in events.of_kind(run, "tel"):
+        assert tel["probes"].get("program", str(mine[1:])) == str(mine[1:])
+    start, end = events.telemetry(run, "start"), events.telemetry(run, "end")
+    assert end["helpers_s"] > start["helpers_s"]  # the process of the meter, and its programs
 
 
 def test_programs_are_probed_at_the_ends_and_cheap_files_between_samples_too(

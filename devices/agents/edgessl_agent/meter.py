@@ -1,8 +1,8 @@
 """A process of its own that reads the power sensor while the model runs.
 
 It is forked before anything is imported, so it needs no interpreter to be found again and holds
-no runtime. It reads between two commands on a pipe, and ends at the end of that pipe: with the
-agent, however that ends.
+no runtime. Where the model is bound to cores it uses the others. It reads between two commands on
+a pipe, and ends at the end of that pipe: with the agent, however that ends.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import select
 import time
 from typing import Any, Callable, Iterator
 
+from .cores import step_aside
 from .probes import read_all
 from .reading import read
 
@@ -38,6 +39,7 @@ class Meter:
         self._child = os.fork()
         if self._child == 0:
             try:
+                step_aside()
                 nothing = os.open(os.devnull, os.O_RDWR)
                 for descriptor in (0, 1, 2):
                     os.dup2(nothing, descriptor)

@@ -10,6 +10,7 @@ import subprocess
 import time
 from typing import Any
 
+from .cores import step_aside
 from .reading import read
 
 LIMIT = 64 * 1024
@@ -48,6 +49,7 @@ def output_of(argv: list[str], time_s: float = TIME_S) -> str:
         )
     except OSError:
         return ""
+    step_aside(process.pid)
     assert process.stdout is not None
     data, deadline, whole = b"", time.monotonic() + time_s, False
     try:

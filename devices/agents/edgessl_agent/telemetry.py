@@ -64,12 +64,6 @@ def waiting_seconds() -> float | None:
     return sum(waits) / 1e9 if waits else None
 
 
-def helper_seconds() -> float:
-    """CPU seconds of the programs that probes started here, once they have ended."""
-    times = os.times()
-    return times.children_user + times.children_system
-
-
 def swapped_pages() -> int | None:
     """Pages swapped in and out since boot."""
     table = dict(line.split() for line in read("/proc/vmstat").splitlines() if line)
@@ -95,7 +89,6 @@ def snapshot(phase: str) -> dict[str, Any]:
         "load1": round(os.getloadavg()[0], 2),
         "busy_s": busy_seconds(),
         "own_s": time.process_time(),
-        "helpers_s": helper_seconds(),
         "wait_s": waiting_seconds(),
         "swap_pages": swapped_pages(),
         "slept_s": slept_seconds(),
