@@ -111,7 +111,7 @@ FIELDS: Mapping[str, Mapping[str, Check]] = {
     "plan": {"threads": _count},
     "built": {
         "path": _text, "sha256": _text, "s": is_number, "gpu": _text, "version": _text,
-        "reused?": _flag,
+        "reused?": _flag, "timing_cache?": _text,
     },
     "loaded": {
         "providers": _maybe(_list_of(_text)), "precision": _maybe(_text),

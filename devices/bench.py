@@ -50,7 +50,8 @@ def bench_artifact(
         folder: Export stage folder: ``artifact.json``, its sealed files, ``golden.npz``.
         pack: Evaluation pack (see :class:`Pack`).
         out: Gets ``samples.jsonl``, ``telemetry.csv``, ``predictions.csv`` (if answers were
-            taken), ``power.csv`` and ``profile.json`` (if asked for) and, last, ``result.json``.
+            taken), ``power.csv`` and ``profile.json`` (if asked for), ``engine/`` (if
+            the board built one) and, last, ``result.json``.
         asked: Preset, runtime, threads and what else is to be measured.
         modules: From names in the file to PyTorch modules, for the profile of its layers.
         progress: Called with one short line now and then.
@@ -115,7 +116,8 @@ def bench_artifact(
         "rotation": images.rotation(),
         "has_reference": images.reference is not None,
     }
-    runs = device.measure(plan, Sources(folder, artifact, golden, pack), preset, say)
+    sources = Sources(folder, artifact, golden, pack, out / "engine")
+    runs = device.measure(plan, sources, preset, say)
     judged = protocol.judge(
         runs, preset, provider=provider, precision=precision, traits=device.traits
     )
@@ -149,7 +151,7 @@ def bench_artifact(
             "n": len(images.labels),
         },
         device={"kind": device.kind, "id": device.id} | facts,
-        runtime=_runtime_facts(runs[0], name, plan),
+        runtime=_runtime_facts(runs, name, plan),
         protocol=_protocol_facts(runs, preset, asked),
         latency_ms=latency,
         throughput_fps=1000 / infer.p50 if infer and infer.p50 else None,
@@ -233,7 +235,10 @@ def _meter(meter: Meter | None) -> dict[str, Any] | None:
     return {"hz": meter.hz, "probes": [_probe(probe) for probe in meter.probes]}
 
 
-def _runtime_facts(run: events.Run, name: str, plan: Mapping[str, Any]) -> dict[str, Any]:
+def _runtime_facts(
+    runs: Sequence[events.Run], name: str, plan: Mapping[str, Any]
+) -> dict[str, Any]:
+    run = runs[0]
     hello, loaded = _bare(events.last(run, "hello")), _bare(events.last(run, "loaded"))
     return {
         "name": name,
@@ -243,6 +248,7 @@ def _runtime_facts(run: events.Run, name: str, plan: Mapping[str, Any]) -> dict[
         "asked": {key: plan[key] for key in ("provider", "precision", "threads")},
         "used": {key: loaded[key] for key in ("providers", "precision", "threads", "input")},
         "batch": 1,
+        "built": record.built(runs),
     }
 
 

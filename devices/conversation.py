@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from edgessl.core import files
@@ -27,7 +27,7 @@ from edgessl.core.registry import missing_extra
 from edgessl.devices import events
 from edgessl.devices.agent_file import agent_file, agent_name
 from edgessl.devices.agent_lines import Listener, printable
-from edgessl.devices.base import Progress, Stream
+from edgessl.devices.base import Progress, Shell, Stream
 from edgessl.devices.protocol import Preset
 from edgessl.devices.runtimes import RUNTIMES
 
@@ -46,12 +46,21 @@ DEAF_S = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What travels to the device."""
+    """What travels to the device, and where what is built there comes to.
+
+    Attributes:
+        folder: Export stage folder.
+        artifact: What is in it.
+        golden: Golden record.
+        pack: Evaluation pack.
+        engines: Folder on this machine for the engine that the board builds; None leaves it there.
+    """
 
     folder: Path
     artifact: Artifact
     golden: Path
     pack: Path
+    engines: Path | None = None
 
     def put(self, device: LinuxDevice, remote: str) -> dict[str, str]:
         """Copy under names that carry the content hash; return the plan's file names.
@@ -99,6 +108,8 @@ def run_processes(
             runs.append(_process(device, full, f"{remote}/process-{repeat}", say))
             if _answered_wrongly(runs[-1]):
                 break  # wrong once is wrong; timing it again says nothing
+        if sources.engines is not None:
+            fetch_engine(device.shell, runs[0], sources.engines, say)
         if plan.get("profile") and not _answered_wrongly(runs[-1]):
             say(f"profiling the layers on {device.id}")
             alone = {"profile": True, "score": False, "idle_s": 0, "meter": None, "fps": None}
@@ -109,6 +120,38 @@ def run_processes(
         with suppress(EdgeSSLError, OSError):  # an unreachable board must not hide the cause
             device.shell.remove(remote)
     return runs
+
+
+def fetch_engine(shell: Shell, run: events.Run, folder: Path, say: Progress) -> None:
+    """Copy the engine that a run used, and its timing cache, from the board.
+
+    What cannot be copied stays on the board; the figures do not need it.
+
+    Args:
+        shell: How to reach the board.
+        run: Its events.
+        folder: Gets ``model.engine`` and ``timing.cache``; made if there is something for it.
+        say: Gets one line.
+    """
+    built = events.last(run, "built")
+    if not built.get("sha256"):
+        return
+    kept = PurePosixPath(shell.home) / "engines"
+    for name, place in (("path", "model.engine"), ("timing_cache", "timing.cache")):
+        remote = PurePosixPath(built.get(name) or ".")
+        if kept not in remote.parents or ".." in remote.parts:
+            continue  # nothing else on the board is ours to copy
+        folder.mkdir(parents=True, exist_ok=True)
+        local = folder / place
+        try:
+            shell.get(str(remote), local)
+        except (EdgeSSLError, OSError) as error:
+            local.unlink(missing_ok=True)
+            say(f"{remote.name} stays on the board: {error}")
+            continue
+        if name == "path" and files.sha256_file(local) != built["sha256"]:
+            local.unlink()
+            say(f"{remote.name} stays on the board: its hash is not the one that was told")
 
 
 def timing_of(preset: Preset, runs: Sequence[events.Run]) -> dict[str, Any]:
@@ -221,6 +264,9 @@ def _report(event: events.Event, say: Progress) -> None:
         say("cooling down")
     elif event["k"] == "building":
         say("preparing the runtime; an engine takes minutes to build the first time")
+    elif event["k"] == "built" and event["path"]:
+        done = "used again" if event.get("reused") else f"built in {event['s']:.0f} s"
+        say(f"engine {done}, on the board: {event['path'][:300]}")
     elif event["k"] == "warmup":
         say(f"warm-up: {event['runs']} runs, {event['s']:.0f} s")
     elif event["k"] == "lat":

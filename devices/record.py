@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,28 @@ def memory_mb(runs: Sequence[Run]) -> dict[str, float]:
     grown = [f["model_mb"] for f in events.all_of(runs, "first") if f["model_mb"] is not None]
     found = {"max_rss": max(peak, default=None), "model_rss": max(grown, default=None)}
     return {name: round(value, 2) for name, value in found.items() if value is not None}
+
+
+def built(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Return what was built on the board before it was timed; None where nothing was.
+
+    Returns:
+        ``path`` below the folder that EdgeSSL keeps on the board, ``sha256`` ("" of several files),
+        ``seconds`` of the build, ``gpu``, ``version`` of what built it, ``reused`` from earlier.
+    """
+    told = next(iter(events.all_of(runs, "built")), None)
+    if told is None or not told["path"]:
+        return None
+    # what lies above it names the board's user
+    _, engines, below = told["path"].rpartition("/engines/")
+    return {
+        "path": f"engines/{below}" if engines else PurePosixPath(told["path"]).name,
+        "sha256": told["sha256"],
+        "seconds": round(told["s"], 1),
+        "gpu": told["gpu"],
+        "version": told["version"],
+        "reused": bool(told.get("reused")),
+    }
 
 
 def answers(run: Run) -> dict[str, list[Any]]:

@@ -9,12 +9,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_bench import images_and_logits, leftovers, measure, write_onnx, write_stage
+from tiny_bench import bench, images_and_logits, leftovers, measure, write_onnx, write_stage
 
 from edgessl.core import files
 from edgessl.core.errors import EdgeSSLError
 from edgessl.devices import events
 from edgessl.devices.base import Board
+from edgessl.devices.conversation import fetch_engine
 from edgessl.devices.linux import LinuxDevice
 from edgessl.devices.shell import LocalShell
 
@@ -35,20 +36,32 @@ def stage(tiny_onnx, tmp_path):
 
 
 @pytest.fixture
-def jetson(tmp_path, monkeypatch):
-    """Return what an agent did on a pretended Jetson: its events, and the calls in order."""
+def board(tmp_path, monkeypatch):
+    """Return a pretended Jetson with a version of TensorRT; its calls are logged in order."""
     private, log = tmp_path / "runtime", tmp_path / "calls"
     private.mkdir()
     shutil.copy(STAND_IN, private / "tensorrt.py")
     monkeypatch.setenv("PRETENDED_LOG", str(log))
 
-    def run(stage, version, gpu="Orin", **choices):
+    def make(version, gpu="Orin"):
         monkeypatch.setenv("PRETENDED_TENSORRT", version)
         monkeypatch.setenv("PRETENDED_GPU", gpu)
         log.write_text("")
         device = LinuxDevice(Board("local"), LocalShell())
         device.shell.home = str(tmp_path / "home")
         device.__dict__["runtimes"] = {"tensorrt": str(private)}
+        return device
+
+    return make
+
+
+@pytest.fixture
+def jetson(board, tmp_path):
+    """Return what an agent did on a pretended Jetson: its events, and the calls in order."""
+    log = tmp_path / "calls"
+
+    def run(stage, version, gpu="Orin", **choices):
+        device = board(version, gpu)
         plan = {"runtime": "tensorrt", "provider": "TensorRT", "precision": None} | choices
         try:
             (told,) = measure(device, stage, **plan)
@@ -114,6 +127,53 @@ def test_an_engine_is_kept_and_used_again_only_where_everything_agrees(jetson, s
     path.with_name(path.name + ".json").write_text(json.dumps({"sha256": first["sha256"]}))
     _, calls = jetson(stage, "10.3.0")
     assert "build" in calls
+
+
+def test_the_engine_is_told_recorded_and_brought_home_with_its_timing_cache(board, stage, tmp_path):
+    lines, results = [], []
+    for name in ("first", "second"):
+        device = board("10.3.0")
+        out = tmp_path / name
+        results.append(bench(device, stage, out, runtime="tensorrt", progress=lines.append))
+        device.close()
+    built, again = (result.runtime["built"] for result in results)
+    engine, timing = out / "engine" / "model.engine", out / "engine" / "timing.cache"
+    kept = tmp_path / "home" / built["path"]
+    assert files.sha256_file(engine) == files.sha256_file(kept) == built["sha256"]
+    assert timing.read_bytes() == next(kept.parent.glob("*.cache")).read_bytes()
+    assert (built["gpu"], built["version"], built["reused"]) == ("Orin sm_87", "10.3.0", False)
+    assert again == built | {"reused": True}
+    assert str(tmp_path) not in (out / "result.json").read_text()
+    told = [line for line in lines if line.startswith("engine ")]
+    assert told[0].startswith("engine built in ")
+    assert told[0].endswith(str(kept))
+    assert told[1] == f"engine used again, on the board: {kept}"
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "words"),
+    [
+        ("/etc/passwd", b"", ""),
+        ("{home}/engines/../../secret", b"", ""),
+        ("{home}/engines/a.engine", b"another", "its hash is not the one that was told"),
+        ("{home}/engines/gone.engine", None, "stays on the board"),
+    ],
+)
+def test_only_the_engine_that_was_told_is_copied_from_a_board(tmp_path, path, content, words):
+    lines, out = [], tmp_path / "out"
+    shell = LocalShell()
+    shell.home = str(tmp_path)
+    path = path.format(home=tmp_path)
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "secret").write_bytes(b"")
+    if content:
+        Path(path).write_bytes(content)
+    told = {"k": "built", "path": path, "sha256": files.sha256_bytes(b""), "timing_cache": ""}
+    fetch_engine(shell, [told], out, lines.append)
+    shell.close()
+    assert not out.exists() or not list(out.iterdir())
+    assert words in "".join(lines)
+    assert bool(lines) is bool(words)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ profile tells which provider took each node, because ONNX Runtime falls back wit
 from __future__ import annotations
 
 import contextlib
+import glob
+import hashlib
 import json
 import os
 import time
@@ -16,6 +18,7 @@ from typing import Any
 
 clock = time.monotonic_ns
 CPU, XNNPACK = "CPUExecutionProvider", "XnnpackExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 TYPES = {"float": "float32", "float16": "float16", "double": "float64"}
 
 
@@ -48,7 +51,7 @@ class OnnxRuntime:
             return {}
         import numpy as np
 
-        begin = clock()
+        begin, before = clock(), _engine_of(ort, plan)
         session = open_session(ort, plan, profile=True)
         entry = session.get_inputs()[0]
         kind = TYPES.get(entry.type[7:-1], entry.type[7:-1])
@@ -60,13 +63,9 @@ class OnnxRuntime:
             "nodes": dict(Counter(taken.values())),
             "on_cpu": [name for (_, name), provider in taken.items() if provider == CPU][:10],
         }
-        built = {
-            "path": engine_folder(plan) if "Tensorrt" in plan["provider"] else "",
-            "sha256": "",
-            "s": seconds,
-            "gpu": "",
-            "version": ort.__version__,
-        }
+        engine = _engine_of(ort, plan)
+        told = {"s": seconds, "gpu": "", "version": ort.__version__}
+        built = dict(told, reused=bool(engine["sha256"]) and engine == before, **engine)
         return {"built": built, "placement": placement}
 
     def run(self, x: Any) -> tuple[Any, dict[str, int]]:
@@ -106,16 +105,15 @@ def providers(ort: Any, plan: dict[str, Any]) -> list[Any]:
     asked = plan["provider"]
     if asked == XNNPACK:
         return [(asked, {"intra_op_num_threads": str(plan["threads"])}), CPU]
-    if asked == "TensorrtExecutionProvider":
-        folder = engine_folder(plan)
+    if asked == TENSORRT:
         options = {
             "trt_engine_cache_enable": True,
-            "trt_engine_cache_path": folder,
+            "trt_engine_cache_path": own_folder(ort, plan),
             "trt_timing_cache_enable": True,
             "trt_fp16_enable": plan["precision"] == "f16",
         }
         if _version(ort) >= (1, 17):  # before, the timing cache lay beside the engine
-            options["trt_timing_cache_path"] = folder
+            options["trt_timing_cache_path"] = engine_folder(plan)
         return [(asked, options), "CUDAExecutionProvider", CPU]
     return [asked] if asked == CPU else [asked, CPU]
 
@@ -125,6 +123,35 @@ def engine_folder(plan: dict[str, Any]) -> str:
     folder = os.path.join(plan.get("home") or plan["work"], "engines")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     return folder
+
+
+def own_folder(ort: Any, plan: dict[str, Any]) -> str:
+    """Return the folder of the engines of one model, made if needed.
+
+    ONNX Runtime asks neither of which model nor of which version an engine in its folder is.
+    """
+    label = "-".join([plan["seal"][:16], plan["precision"] or "as-exported", ort.__version__])
+    folder = os.path.join(engine_folder(plan), "onnxruntime-" + label)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return folder
+
+
+def _engine_of(ort: Any, plan: dict[str, Any]) -> dict[str, str]:
+    """Return ``path``, ``sha256`` and ``timing_cache`` of the engine that the provider keeps.
+
+    A model in several pieces has several engines: then their folder, without a hash.
+    """
+    if plan["provider"] != TENSORRT:
+        return {"path": "", "sha256": "", "timing_cache": ""}
+    folder = own_folder(ort, plan)
+    engines = glob.glob(os.path.join(glob.escape(folder), "*.engine"))
+    caches = glob.glob(os.path.join(glob.escape(engine_folder(plan)), "*.timing"))
+    cache = max(caches, key=os.path.getmtime) if caches else ""
+    if len(engines) != 1:
+        return {"path": folder, "sha256": "", "timing_cache": cache}
+    with open(engines[0], "rb") as stream:
+        found = hashlib.sha256(stream.read()).hexdigest()
+    return {"path": engines[0], "sha256": found, "timing_cache": cache}
 
 
 def kernel_times(path: str) -> list[tuple[str, str, str, str, float]]:

@@ -45,12 +45,13 @@ def engine_for(trt: Any, gpu: str, plan: dict[str, Any]) -> dict[str, Any]:
     }
     label = "-".join([plan["seal"][:16], precision, trt.__version__, gpu])
     path = os.path.join(folder, re.sub(r"[^A-Za-z0-9._-]+", "_", label) + ".engine")
+    timing = re.sub(r"[^A-Za-z0-9._-]+", "_", "timing-%s-%s" % (trt.__version__, gpu)) + ".cache"
+    timing = os.path.join(folder, timing)
     kept = _kept(path, described)
     if kept is not None:
-        return dict(kept, path=path, reused=True)
-    timing = re.sub(r"[^A-Za-z0-9._-]+", "_", "timing-%s-%s" % (trt.__version__, gpu)) + ".cache"
+        return dict(kept, path=path, timing_cache=timing, reused=True)
     begin = time.monotonic()
-    engine, ran = _build(trt, plan, os.path.join(folder, timing))
+    engine, ran = _build(trt, plan, timing)
     record = dict(
         described,
         s=time.monotonic() - begin,
@@ -59,7 +60,7 @@ def engine_for(trt: Any, gpu: str, plan: dict[str, Any]) -> dict[str, Any]:
     )
     _write(path, engine)
     _write(path + ".json", json.dumps(record).encode())
-    return dict(record, path=path, reused=False)
+    return dict(record, path=path, timing_cache=timing, reused=False)
 
 
 def _kept(path: str, described: dict[str, Any]) -> dict[str, Any] | None:
