@@ -114,3 +114,5 @@ def test_every_option_of_a_bench_reaches_the_measurement():
         "usb", True,
     )  # fmt: skip
     assert not asked_of(Bench()).energy
+    with pytest.raises(UsageProblem, match="cannot take its 130 samples within 600 s"):
+        asked_of(Bench(fps=0.1))

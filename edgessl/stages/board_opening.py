@@ -9,7 +9,7 @@ from edgessl.core.recipe import Bench, Recipe
 from edgessl.devices import DEVICES
 from edgessl.devices.base import Board, Device
 from edgessl.devices.boards import resolve
-from edgessl.devices.choice import Asked
+from edgessl.devices.choice import Asked, check_rate
 from edgessl.devices.linux import LinuxDevice
 from edgessl.devices.protocol import preset_named
 from edgessl.devices.runtimes import RUNTIMES, readers_of
@@ -48,8 +48,12 @@ def open_device(section: Bench) -> Device:
 
 
 def asked_of(section: Bench) -> Asked:
-    """Return what a recipe asks of a bench."""
-    return Asked(
+    """Return what a recipe asks of a bench.
+
+    Raises:
+        UsageProblem: At that rate the samples that are needed cannot be taken.
+    """
+    asked = Asked(
         preset=preset_named(section.preset),
         runtime=section.runtime,
         provider=section.provider,
@@ -63,6 +67,8 @@ def asked_of(section: Bench) -> Asked:
         power_scope=section.power_scope,
         profile=section.profile_layers,
     )
+    check_rate(asked)
+    return asked
 
 
 def seconds_on(device: Device, asked: Asked) -> float:
