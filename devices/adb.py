@@ -22,7 +22,7 @@ from edgessl.core.errors import BoardUnreachable, DiskFull, EdgeSSLError, FileIn
 from edgessl.devices.adb_client import ask, find_adb, reach
 from edgessl.devices.adb_scripts import HOME, SUM, joined, keeper, quoted
 from edgessl.devices.adb_stream import AdbStream, Silent
-from edgessl.devices.base import CommandFailed
+from edgessl.devices.base import LARGEST_FETCHED, CommandFailed
 
 PATIENCE_S = 20.0  # how long a user may take to tap "Allow" on the phone
 STEP_S = 60.0  # for the small commands of our own
@@ -214,6 +214,8 @@ class AdbShell:
         with tempfile.TemporaryDirectory(dir=local.parent, prefix=".edgessl-") as folder:
             arrived = Path(folder) / "file"
             size = int(told[0]) if told and told[0].isdigit() else 0
+            if size > LARGEST_FETCHED:
+                raise FileInvalid(f"{source} on {self.where} has {size} bytes: not fetched")
             self._transfer(["pull", source, str(arrived)], source, size)
             if len(told) < 2 or told[1] not in _sums(arrived):
                 raise FileInvalid(f"{source} arrived changed from {self.where}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgessl.devices.protocol import Finding, Preset
 
 Progress = Callable[[str], None]
+LARGEST_FETCHED = 4 * 2**30  # bytes of one file from a board: engines have some hundred MB
 MAX_LINE = 8 * 2**20  # bytes in one line of a program on a board; the agent's longest have 0.5 MB
 
 
@@ -136,7 +137,7 @@ class Shell(Protocol):
         ...
 
     def get(self, remote: str, local: Path) -> None:
-        """Copy a file from the board."""
+        """Copy a file from the board, at most ``LARGEST_FETCHED`` bytes."""
         ...
 
     def remove(self, remote: str) -> None:

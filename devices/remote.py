@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from edgessl.core import files
 from edgessl.core.errors import BoardUnreachable, EdgeSSLError
 from edgessl.devices import keeper
-from edgessl.devices.base import CommandFailed
+from edgessl.devices.base import LARGEST_FETCHED, CommandFailed
 from edgessl.devices.channel import Channel
 from edgessl.devices.connection import LOST_S, NO_SPACE, Connection, Ended
 from edgessl.devices.remote_stream import RemoteStream, signalled
@@ -152,6 +152,8 @@ class RemoteShell(Connection):
         part = local.with_name(f"{local.name}.part")
         try:
             size, rest = self.hear(channel, rb"begin +(\d{1,15})", MOVE_S)
+            if int(size) > LARGEST_FETCHED:
+                raise EdgeSSLError(f"{remote} on {self.where} has {int(size)} bytes: not fetched")
             sums = hashlib.sha256()
             deadline = time.monotonic() + MOVE_S + int(size) / SLOWEST_LINK
             left = int(size)

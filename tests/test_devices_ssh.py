@@ -143,6 +143,18 @@ def test_a_program_that_ignores_its_input_is_killed_on_leaving(shell, server, mo
     wait_for(lambda: not any("sleep 602" in line for line in server.programs()))
 
 
+def test_a_file_too_large_to_be_true_is_not_fetched(shell, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgessl.devices.remote.LARGEST_FETCHED", 10)
+    (tmp_path / "a").write_bytes(b"0123456789")
+    (tmp_path / "b").write_bytes(b"0123456789a")
+    for name in "ab":
+        shell.put(tmp_path / name, name)
+    shell.get("a", tmp_path / "back")
+    with pytest.raises(EdgeSSLError, match="has 11 bytes: not fetched"):
+        shell.get("b", tmp_path / "too large")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "back"]
+
+
 @pytest.mark.parametrize("client", CLIENTS)
 def test_files_arrive_whole_and_are_not_sent_twice(reach, server, tmp_path, client):
     wire = Wire(server.port)
