@@ -185,7 +185,7 @@ def bench(
         images=unlabeled, settings=o.settings(set_, values | {"export.quantize": quantize}),
         out=out, resume=resume, reporter=o.reporter(quiet, verbose, as_json),
     )  # fmt: skip
-    if not as_json:
+    if outcome.result["table"] and not as_json:
         write(table(GRID_HEAD, outcome.result["table"], right="23456789"))
     finish(outcome, as_json, quiet)
 
