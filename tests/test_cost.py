@@ -105,6 +105,17 @@ def test_a_method_is_refused_at_widths_that_it_does_not_train():
     assert Passes(4, 4, 6).operations(2.0, [1.0, 0.5]) == 4 * 2 + 4 * 1 + 4 * 0.5
 
 
+def test_teacher_and_local_crops_come_on_top():
+    passes = Passes.of({"dense_units": 3, "host_units": 4, "slim_units": 2, "teacher_units": 1})
+    assert passes == Passes(4, 2, 3, teacher=1)
+    assert passes.text(0) == "3 S + 1 T"
+    assert passes.operations(2.0, [], teacher=50.0) == 3 * 2 + 50
+    assert passes.operations(2.0, []) == 3 * 2  # the student's part
+    crops = Passes(4, 4, 6, local=12)  # four local crops, with gradient
+    assert crops.operations(8.0, [2.0, 1.0], local=0.75) == 4 * 8 + 4 * 3 + 12 * 0.75
+    assert crops.text(1) == "4 H + 4 S + 12 L"
+
+
 def test_decoded_images_are_three_bytes_a_pixel():
     assert stored_bytes(1000, 256) == 1000 * 256 * 256 * 3
 

@@ -2,7 +2,8 @@
 
 Unit: one forward pass of one encoder on one image; a pass with gradient is 3 units, one without
 is 1. A step of a method costs ``host`` units of the host once and ``slim`` units of every slim
-net, or ``dense`` units of the only net.
+net, or ``dense`` units of the only net; ``teacher`` units of the teacher and ``local`` units of
+slim passes on low-resolution crops come on top.
 """
 
 from __future__ import annotations
@@ -18,44 +19,65 @@ THOP_BATCHNORM_OPS = 4  # per BatchNorm output element, as published cost tables
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Units per image and step; None where the method cannot be used that way."""
+    """Units per image and step; None where the method cannot be used that way.
+
+    Attributes:
+        host: Of the host, paid once where there are slim nets.
+        slim: Of every slim net.
+        dense: Of the only net, where there are no slim nets.
+        teacher: Of the teacher while it teaches; its own pretraining is another training.
+        local: Of the slim nets (or the only net) on local crops, which have MACs of their own.
+    """
 
     host: int | None
     slim: int | None
     dense: int | None
+    teacher: int = 0
+    local: int = 0
 
     @classmethod
     def of(cls, facts: Mapping[str, str | float | bool]) -> Passes:
         """Read the units of a method from its entry's facts."""
         host, slim, dense = (facts.get(f"{name}_units") for name in ("host", "slim", "dense"))
-        return cls(*(None if n is None else int(n) for n in (host, slim, dense)))
+        teacher, local = (int(facts.get(f"{name}_units", 0)) for name in ("teacher", "local"))
+        return cls(*(None if n is None else int(n) for n in (host, slim, dense)), teacher, local)
 
-    def operations(self, host: float, slims: Sequence[float]) -> float:
+    def operations(
+        self, host: float, slims: Sequence[float], *, teacher: float = 0.0, local: float = 0.0
+    ) -> float:
         """Return what a method does per image and step, in the unit of its arguments.
 
         Args:
             host: Cost of one forward pass of the host.
             slims: The same of every slim net; empty when the host is the only net.
+            teacher: The same of the teacher; 0 leaves it out.
+            local: The same of one local crop through every slim net, or through the only net.
 
         Raises:
             RecipeInvalid: The method does not train that many nets.
         """
+        beside = self.teacher * teacher + self.local * local
         if not slims:
             if self.dense is None:
                 raise RecipeInvalid(
                     "the method needs a slim net inside a wider host",
                     hint="name both widths: --width 1.5x-1x",
                 )
-            return self.dense * host
+            return self.dense * host + beside
         if self.host is None or self.slim is None:
             raise RecipeInvalid("the method trains one width only", hint="name one: --width 1x")
-        return self.host * host + self.slim * sum(slims)
+        return self.host * host + self.slim * sum(slims) + beside
 
     def text(self, slims: int) -> str:
-        """Return the formula for a number of slim nets, for example ``4 H + 4 S``."""
-        if not slims:
-            return f"{self.dense} S"
-        return f"{self.host} H + {self.slim} S" + (f" of each of {slims}" if slims > 1 else "")
+        """Return the formula for a number of slim nets, for example ``4 H + 4 S``.
+
+        Letters: H host, S slim or only net, L slim or only net on a local crop, T teacher.
+        """
+        each = f" of each of {slims}" if slims > 1 else ""
+        terms = [f"{self.host} H", f"{self.slim} S{each}"] if slims else [f"{self.dense} S"]
+        terms += [f"{self.local} L{each}"] if self.local else []
+        terms += [f"{self.teacher} T"] if self.teacher else []
+        return " + ".join(terms)
 
 
 def training_flops(macs_per_image: float, images: int, epochs: float) -> float:
