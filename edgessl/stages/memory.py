@@ -1,0 +1,74 @@
+"""How much memory this process and its GPU have needed: read from the system, not estimated."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Most memory in use within a :class:`PeakWatch`, in bytes.
+
+    Attributes:
+        process: Resident memory of the process; with ``since_start``, since it started.
+        process_before: Resident memory when the watching began.
+        gpu: What torch had allocated on the GPU; None without one.
+        since_start: The system cannot forget an earlier peak.
+    """
+
+    process: int
+    process_before: int
+    gpu: int | None
+    since_start: bool
+
+
+class PeakWatch:
+    """Measures the most memory that is in use in a ``with`` block; ``peak`` holds it afterwards."""
+
+    peak: Peak
+
+    def __enter__(self) -> PeakWatch:
+        self._forgot = _forget_peak()
+        self._before = resident_bytes("VmRSS") or peak_bytes()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+        self.peak = Peak(peak_bytes(), self._before, gpu, not self._forgot)
+
+
+def peak_bytes() -> int:
+    """Return the most resident memory that this process has had."""
+    found = resident_bytes("VmHWM")
+    if found is None:  # not Linux; Linux's own figure may be that of the parent process
+        unit = 1 if sys.platform == "darwin" else 1024
+        found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return found
+
+
+def resident_bytes(field: str) -> int | None:
+    """Return ``VmRSS`` (now) or ``VmHWM`` (peak) of this process; None where it cannot be read."""
+    try:
+        lines = STATUS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    values = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(values[0]) * 1024 if values else None
+
+
+def _forget_peak() -> bool:
+    """Let the peak start anew from what is in use now; return whether the system did."""
+    try:
+        FORGET.write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
