@@ -24,6 +24,7 @@ from edgessl.evaluation.monitors import (
     rankme,
 )
 from edgessl.slimming.sliced import HOST
+from edgessl.stages.assignment import Pool
 from edgessl.stages.pretrain import build_method, make_plan, view_loss
 from edgessl.stages.watch import Looker, as_deployed
 from edgessl.training.loop import Job, Watch, train
@@ -53,7 +54,7 @@ def run(recipe, images, labels, *, method=None, watched=True, folder=None, **job
     method = method or build_method(recipe)[0]
     looker = Looker(method, as_deployed(images, SPEC), labels, SPEC, 64, QUIET)
     watch = Watch(looker, collapse="stop") if watched else None
-    loss = view_loss(recipe, SPEC, images, CPU)
+    loss = view_loss(recipe, SPEC, Pool(images, (), ""), CPU)
     plan = make_plan(recipe, len(images))
     train(Job(method, loss, plan, "t", folder, watch=watch, **job), QUIET)
     return method

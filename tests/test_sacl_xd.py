@@ -7,7 +7,7 @@ import torch
 
 from edgessl.encoders import ENCODERS
 from edgessl.losses.barlow import Codes, barlow_loss
-from edgessl.methods.base import codes
+from edgessl.methods.base import Parts, codes
 from edgessl.methods.sacl_xd import Options, SaclXd
 from edgessl.slimming.extract import NetSpec, build_sliced
 
@@ -25,7 +25,7 @@ def method(host=1.5, *slims, alpha=0.95, name=NAME, bn="switch"):
     net = build_sliced(ENCODERS.load(name), spec, seed=1)
     torch.manual_seed(2)
     options = Options(projector=(24, 16), alpha=alpha)
-    return SaclXd.from_options(net, features_of(net, name), options).double().train()
+    return SaclXd(Parts(net, features_of(net, name)), options).double().train()
 
 
 def views(n=8, side=16):

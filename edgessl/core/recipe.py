@@ -145,6 +145,13 @@ class Views(Section):
     flip: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None, description="probability; 0 where left and right differ in meaning"
     )
+    local: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=0, description="further small crops of each image, for methods that take them"
+    )
+    local_size: Annotated[int, Field(ge=8)] | None = Field(
+        default=None, description="side of a local crop in pixels; null: 4/7 of data.imgsz"
+    )
+    local_scale: CropScale = Field(default=(0.05, 0.3), description="area of a local crop, 0..1")
 
 
 class Lars(Section):
@@ -182,6 +189,11 @@ class Pretrain(Section):
     method: str = Field(default="sacl-xd", description="see: edgessl list methods")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the method")
     views: Views = Views()
+    teacher: str | None = Field(
+        default=None,
+        description="for methods with a teacher: a folder that pretrain or finetune wrote, "
+        "ARCH[@WIDTH], ARCH=FILE or ARCH=imagenet",
+    )
     epochs: Positive = Field(default=100, description="passes over the images")
     batch: Annotated[int, Field(ge=2)] = Field(default=128, description="images per step")
     optimizer: Literal["adamw", "lars", "sgd"] = Field(

@@ -7,7 +7,9 @@ sit beside it.
 from edgessl.core.registry import Entry, Table
 
 
-def passes(*, dense: int, host: int = 0, slim: int = 0) -> dict[str, str | float | bool]:
+def passes(
+    *, dense: int, host: int = 0, slim: int = 0, teacher: int = 0
+) -> dict[str, str | float | bool]:
     """Return the facts about what a step costs, in units per image.
 
     One forward pass of one encoder is 1 unit without gradient, 3 with it; a teacher's count too.
@@ -16,11 +18,17 @@ def passes(*, dense: int, host: int = 0, slim: int = 0) -> dict[str, str | float
         dense: Where the host is the only net.
         host: Paid once where there are slim nets; left out by a method that trains one width only.
         slim: Paid for every slim net.
+        teacher: Paid for the teacher, on top.
     """
-    if not host:
-        return {"cost": f"{dense} S", "dense_units": dense}
-    text = f"{host} H + {slim} S ({dense} S at 1x)"
-    return {"cost": text, "host_units": host, "slim_units": slim, "dense_units": dense}
+    facts: dict[str, str | float | bool] = {"dense_units": dense}
+    text = f"{dense} S"
+    if host:
+        text = f"{host} H + {slim} S ({dense} S at 1x)"
+        facts |= {"host_units": host, "slim_units": slim}
+    if teacher:
+        text += f" + {teacher} T"
+        facts |= {"teacher_units": teacher}
+    return {"cost": text, **facts}
 
 
 METHODS = Table(
@@ -57,6 +65,28 @@ METHODS = Table(
                 "teacher": False,
                 "source": "Meng et al., NeurIPS 2023",
                 "status": "built from the paper's talk and equations; no reference code exists",
+            },
+        ),
+        "simclr": Entry(
+            "edgessl.methods.simclr:SimClr",
+            "SimCLR: find the other view among all views of the batch",
+            extra="train",
+            facts={
+                **passes(dense=6),
+                "teacher": False,
+                "source": "arXiv:2002.05709",
+                "status": "faithful",
+            },
+        ),
+        "moco-v2": Entry(
+            "edgessl.methods.moco_v2:MoCoV2",
+            "MoCo-v2: find the own key of a momentum encoder among those of a queue",
+            extra="train",
+            facts={
+                **passes(dense=4),
+                "teacher": False,
+                "source": "arXiv:2003.04297",
+                "status": "faithful; keys are shuffled into groups instead of across GPUs",
             },
         ),
         "barlow": Entry(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Protocol, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from edgessl.core.errors import RecipeInvalid
-from edgessl.encoders.base import Axes
+from edgessl.cost.training import Passes
 from edgessl.losses.barlow import Codes, barlow_loss
-from edgessl.slimming.plan import ChannelPlan, Group
+from edgessl.slimming.plan import Group
 from edgessl.slimming.sliced import Sliced
 
 STRICT = ConfigDict(frozen=True, extra="forbid")  # unknown names are errors
@@ -29,13 +30,18 @@ class Options(BaseModel):
 
     projector: Projector = THREE_WIDE
 
+    def passes(self, usual: Passes) -> Passes:
+        """Return what a step costs with these options.
 
-class BarlowOptions(BaseModel):
+        Args:
+            usual: What the table says, for the default options.
+        """
+        return usual
+
+
+class BarlowOptions(Options):
     """Base of the options of Barlow Twins and what is built on its loss."""
 
-    model_config = STRICT
-
-    projector: Projector = THREE_WIDE
     lam: float = Field(default=0.0051, ge=0, description="weight of the off-diagonal entries")
     scale_loss: float = Field(default=0.1, gt=0, description="factor on every loss term")
 
@@ -44,56 +50,108 @@ class BarlowOptions(BaseModel):
         return barlow_loss(a, b, lam=self.lam, scale_loss=self.scale_loss)
 
 
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """Another net beside the one that is trained for the device.
+
+    Attributes:
+        network: Images (B, 3, H, W) to pooled features (B, features).
+        features: Their number.
+        projector: What its own pretraining put behind the features; None where there is none.
+        name: What it is, for messages.
+    """
+
+    network: nn.Module
+    features: int
+    projector: nn.Module | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a method is built from.
+
+    Attributes:
+        encoder: Host and slim nets, without heads.
+        features: Pooled feature channels, by the name of the slim net that keeps them.
+        teacher: Of a method whose ``teacher`` is not ``none``.
+        classes: Number of classes; 0 where there are no labels.
+        seed: Of everything random that is not an initialisation.
+    """
+
+    encoder: Sliced
+    features: Mapping[str, Group]
+    teacher: Teacher | None = None
+    classes: int = 0
+    seed: int = 0
+
+    @property
+    def feature_size(self) -> int:
+        """Pooled features of the host."""
+        return next(iter(self.features.values())).host
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The plan of a training, as far as a method has to know it.
+
+    Attributes:
+        steps: Of the whole training.
+        steps_per_epoch: Of one pass over the images.
+        done: Steps taken before; their effect is in the loaded state.
+    """
+
+    steps: int
+    steps_per_epoch: int
+    done: int = 0
+
+
+class Method(nn.Module):
+    """Views in, named loss terms out; the whole module's state goes into checkpoints.
+
+    One ``forward`` runs all passes of a step, so that a data-parallel wrapper sees one call. It
+    changes nothing but running statistics: what follows a step (momentum encoders, queues,
+    prototypes, masks) is done in :meth:`after_step`. Where there is an attribute ``projector``,
+    the monitors look at what it makes of the features.
+
+    A subclass is built from :class:`Parts` and its ``Options``, and raises RecipeInvalid for
+    widths that it does not train. ``forward`` takes a sequence of ``views`` tensors (B, 3, H, W),
+    normalised, local crops after them where the recipe asks for some, and, with ``uses_labels``,
+    int64 classes (B,). It returns named scalar loss terms; ``total`` is the one to differentiate.
+
+    Attributes:
+        Options: What may stand under ``pretrain.options``; derives from :class:`Options`.
+        views: How many random views of each image ``forward`` takes; a preset in
+            ``pretrain.views`` that makes more is cut.
+        takes_local: Whether low-resolution local crops may follow those views.
+        uses_labels: Whether ``forward`` also takes the labels of the images.
+        teacher_kind: ``frozen`` needs a trained teacher, ``online`` trains one along.
+        encoder: The host and its slim nets; what is kept after training.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+    views: ClassVar[int] = 2
+    takes_local: ClassVar[bool] = False
+    uses_labels: ClassVar[bool] = False
+    teacher_kind: ClassVar[Literal["none", "frozen", "online"]] = "none"
+    encoder: Sliced
+
+    def begin(self, schedule: Schedule) -> None:
+        """Hear the plan, before the first step and again when resuming."""
+
+    def after_step(self, step: int) -> None:
+        """Update what follows the optimiser.
+
+        Args:
+            step: Steps done, this one included.
+        """
+
+
 class Encodes(Protocol):
     """What :func:`embed` needs of a method."""
 
     encoder: Sliced
     projector: Sliced
-
-
-class Method(Protocol):
-    """Views in, named loss terms out; an ``nn.Module`` whose state goes into checkpoints.
-
-    One ``forward`` runs all passes of a step, so that a data-parallel wrapper sees one call. Where
-    there is an attribute ``projector``, the monitors look at what it makes of the features.
-
-    Attributes:
-        Options: Pydantic model of what may stand under ``pretrain.options``. One of them is
-            called ``projector`` (see :class:`Options`): recipes, dry runs and tests set it.
-        views: How many random views of each image ``forward`` takes; set on the class. The preset
-            in ``pretrain.views`` must make as many.
-        encoder: The host and its slim nets; what is kept after training.
-    """
-
-    Options: ClassVar[type[BaseModel]]
-    views: int
-    encoder: Sliced
-
-    @classmethod
-    def from_options(cls, encoder: Sliced, features: Mapping[str, Group], options: Any) -> Self:
-        """Build the method around an encoder.
-
-        Args:
-            encoder: Host and slim nets, without heads.
-            features: Pooled feature channels, by the name of the slim net that keeps them.
-            options: An instance of the class's ``Options``.
-
-        Raises:
-            RecipeInvalid: The method does not train these widths.
-        """
-        ...
-
-    def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return named scalar loss terms; ``total`` is the one to differentiate.
-
-        Args:
-            views: ``self.views`` tensors (B, 3, H, W), normalised.
-        """
-        ...
-
-    def after_step(self, step: int) -> None:
-        """Update what follows the optimiser (averages, queues, masks)."""
-        ...
 
 
 def embed(method: Encodes, x_BCHW: Tensor, width: str, *, frozen: bool = False) -> Tensor:
@@ -125,37 +183,3 @@ def require_one_width(encoder: Sliced, method: str) -> None:
             f"method '{method}' trains one width, but the width names a host and slim nets",
             hint="use --width 1x, or --method sacl-xd for several widths",
         )
-
-
-def projector(inputs: int, widths: Sequence[int]) -> nn.Sequential:
-    """Linear-BatchNorm-ReLU blocks and a last Linear, all without biases.
-
-    Args:
-        inputs: Features of the encoder.
-        widths: Outputs of every Linear.
-    """
-    layers: list[nn.Module] = []
-    for width in widths[:-1]:
-        layers += [nn.Linear(inputs, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
-        inputs = width
-    return nn.Sequential(*layers, nn.Linear(inputs, widths[-1], bias=False))
-
-
-def sliced_projector(
-    encoder: Sliced, features: Mapping[str, Group], widths: Sequence[int]
-) -> Sliced:
-    """One projector for the host and its slim nets, which read the features that they keep.
-
-    Args:
-        encoder: Names the slim nets and how BatchNorms are shared.
-        features: Pooled feature channels by slim net.
-        widths: Outputs of every Linear.
-    """
-    slims = {}
-    for label, channels in features.items():
-        slim = projector(len(channels.keep), widths)
-        axes: Axes = {name: (None,) * tensor.ndim for name, tensor in slim.state_dict().items()}
-        axes["0.weight"] = (None, "features")
-        slims[label] = (slim, ChannelPlan({"features": channels}, axes))
-    host = projector(next(iter(features.values())).host, widths)
-    return Sliced(host, slims, bn=encoder.bn)

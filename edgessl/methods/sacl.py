@@ -13,33 +13,25 @@ host pass is shared; at 1x (f_s = f) it is Barlow Twins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgessl.methods import base
-from edgessl.slimming.plan import Group
-from edgessl.slimming.sliced import HOST, Sliced
+from edgessl.methods.projectors import sliced_projector
+from edgessl.slimming.sliced import HOST
 
 
-class Sacl(nn.Module):
+class Sacl(base.Method):
     """Contrast a host with its own slices. Cost 3 H + 3 S."""
 
     Options = base.BarlowOptions
-    views = 2
 
-    def __init__(self, encoder: Sliced, projector: Sliced, options: base.BarlowOptions) -> None:
+    def __init__(self, parts: base.Parts, options: base.BarlowOptions) -> None:
         super().__init__()
-        self.encoder, self.projector, self.options = encoder, projector, options
-
-    @classmethod
-    def from_options(
-        cls, encoder: Sliced, features: Mapping[str, Group], options: base.BarlowOptions
-    ) -> Self:
-        """Build the method; the projector is shared and reads the kept features."""
-        return cls(encoder, base.sliced_projector(encoder, features, options.projector), options)
+        self.encoder, self.options = parts.encoder, options
+        self.projector = sliced_projector(parts, options.projector)
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``total`` for two views (B, 3, H, W)."""
@@ -47,6 +39,3 @@ class Sacl(nn.Module):
         za = base.codes(self, xa, HOST)
         zb = [base.codes(self, xb, slim) for slim in self.encoder.labels]
         return {"total": torch.stack([self.options.distance(za, z) for z in zb]).mean()}
-
-    def after_step(self, step: int) -> None:
-        """Nothing follows the optimiser."""

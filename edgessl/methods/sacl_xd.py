@@ -16,16 +16,15 @@ several slim nets both losses are means over them; the host passes are shared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgessl.methods import base
-from edgessl.slimming.plan import Group
-from edgessl.slimming.sliced import HOST, Sliced
+from edgessl.methods.projectors import sliced_projector
+from edgessl.slimming.sliced import HOST
 
 
 class Options(base.BarlowOptions):
@@ -34,20 +33,15 @@ class Options(base.BarlowOptions):
     alpha: float = Field(default=0.95, ge=0, le=1, description="weight of SACL against XD")
 
 
-class SaclXd(nn.Module):
+class SaclXd(base.Method):
     """Contrast a host with its own slices, distil each into the other. Cost 4 H + 4 S."""
 
     Options = Options
-    views = 2
 
-    def __init__(self, encoder: Sliced, projector: Sliced, options: Options) -> None:
+    def __init__(self, parts: base.Parts, options: Options) -> None:
         super().__init__()
-        self.encoder, self.projector, self.options = encoder, projector, options
-
-    @classmethod
-    def from_options(cls, encoder: Sliced, features: Mapping[str, Group], options: Options) -> Self:
-        """Build the method; the projector is shared and reads the kept features."""
-        return cls(encoder, base.sliced_projector(encoder, features, options.projector), options)
+        self.encoder, self.options = parts.encoder, options
+        self.projector = sliced_projector(parts, options.projector)
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``sacl``, ``xd`` and ``total`` for two views (B, 3, H, W)."""
@@ -67,6 +61,3 @@ class SaclXd(nn.Module):
         xd = torch.stack([distance(za, za_hat[s]) + distance(zb[s], zb_hat) for s in slims]).mean()
         xd = xd / 2
         return {"sacl": sacl, "xd": xd, "total": alpha * sacl + (1 - alpha) * xd}
-
-    def after_step(self, step: int) -> None:
-        """Nothing follows the optimiser."""

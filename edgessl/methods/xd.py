@@ -14,15 +14,14 @@ of each view; the first term is Barlow Twins, SACL with f_s = f.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgessl.methods import base
-from edgessl.slimming.plan import Group
-from edgessl.slimming.sliced import HOST, Sliced
+from edgessl.methods.projectors import sliced_projector
+from edgessl.slimming.sliced import HOST
 
 
 class Options(base.BarlowOptions):
@@ -31,25 +30,16 @@ class Options(base.BarlowOptions):
     alpha: float = Field(default=0.95, ge=0, le=1, description="weight of the contrast against XD")
 
 
-class Xd(nn.Module):
+class Xd(base.Method):
     """Contrast two views and decorrelate each. Cost 6 S."""
 
     Options = Options
-    views = 2
 
-    def __init__(self, encoder: Sliced, projector: Sliced, options: Options) -> None:
+    def __init__(self, parts: base.Parts, options: Options) -> None:
         super().__init__()
-        self.encoder, self.projector, self.options = encoder, projector, options
-
-    @classmethod
-    def from_options(cls, encoder: Sliced, features: Mapping[str, Group], options: Options) -> Self:
-        """Build the method.
-
-        Raises:
-            RecipeInvalid: Host and slim width differ: nothing would train the slim net.
-        """
-        base.require_one_width(encoder, "xd")
-        return cls(encoder, base.sliced_projector(encoder, features, options.projector), options)
+        base.require_one_width(parts.encoder, "xd")
+        self.encoder, self.options = parts.encoder, options
+        self.projector = sliced_projector(parts, options.projector)
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``sacl``, ``xd`` and ``total`` for two views (B, 3, H, W)."""
@@ -58,6 +48,3 @@ class Xd(nn.Module):
         sacl = distance(za, zb)
         xd = (distance(za, za.detach()) + distance(zb, zb.detach())) / 2
         return {"sacl": sacl, "xd": xd, "total": alpha * sacl + (1 - alpha) * xd}
-
-    def after_step(self, step: int) -> None:
-        """Nothing follows the optimiser."""

@@ -86,11 +86,15 @@ class Folds:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Images to pretrain on: uint8 (N, S, S, 3) with S the storage side, and who they are."""
+    """Images to pretrain on: uint8 (N, S, S, 3) with S the storage side, and who they are.
+
+    ``labels`` is int64 (N,) for a method that uses labels, else None.
+    """
 
     images: NDArray[np.uint8]
     source_sha256: tuple[str, ...]
     data_sha256: str
+    labels: NDArray[np.int64] | None = None
 
 
 def hold_out(

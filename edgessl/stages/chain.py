@@ -23,6 +23,8 @@ from edgessl.stages.pretrain import (
     build_method,
     is_finished,
     make_plan,
+    number_of_classes,
+    pool_of,
     pretrain,
     pretrain_folder,
 )  # fmt: skip
@@ -91,8 +93,9 @@ def preflight(context: Context, stages: tuple[str, ...]) -> None:
     rounds_of(context, recipe.labels.per_class)
     stock_net(recipe, recipe.slim_labels[0])
     if "pretrain" in stages:
-        build_method(recipe)
-        check_plan(make_plan(recipe, len(context.images.pool.images)))
+        pool = pool_of(context)
+        build_method(recipe, classes=number_of_classes(context, pool))
+        check_plan(make_plan(recipe, len(pool.images)))
     for target in recipe.export.targets if "export" in stages else ():
         check_installed(target, recipe.export.quantize)
 

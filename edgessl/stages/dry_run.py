@@ -120,6 +120,7 @@ class DryRun:
         decode = (time.perf_counter() - start) / len(self.pool)
         self.labelled: Prepared | None = None
         named = open_source(data.labelled) if data.labelled else None
+        self.classes = len(named.class_names) if named else 0
         if named is not None:
             named.require_labels()
             if self.stages & {"evaluate", "finetune"}:
@@ -146,7 +147,7 @@ class DryRun:
         section = recipe.pretrain
         wanted = make_plan(recipe, self.counts.pool)
         check_plan(wanted)
-        method, _ = build_method(recipe)
+        method, _ = build_method(recipe, classes=self.classes)
         method = method.to(self.device).to(memory_format=torch.channels_last)
         self.reporter.say(f"measuring steps of pretraining on {self.device.type}")
         times = pretraining_times(recipe, self.spec, method, self.pool, wanted)

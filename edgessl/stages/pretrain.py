@@ -19,10 +19,11 @@ from edgessl.core.artifact import Artifact, InputSpec
 from edgessl.core.errors import RecipeInvalid, nearest
 from edgessl.core.images import to_model_input
 from edgessl.core.recipe import Recipe
-from edgessl.data.views import PRESETS, Views, view_specs
+from edgessl.data.views import PRESETS, Views, ViewSpec, view_specs
 from edgessl.encoders import ENCODERS
 from edgessl.encoders.loading import write_tensors
 from edgessl.methods import METHODS
+from edgessl.methods.base import Method, Options, Parts
 from edgessl.slimming.extract import build_sliced
 from edgessl.slimming.sliced import HOST, Sliced, recalibrate
 from edgessl.stages.context import STAGE_FILE, Context, clear
@@ -55,7 +56,7 @@ def pretrain(context: Context, start: str = "random") -> Path:
         Collapsed: The monitors raised an alarm; the state is saved.
         Interrupted: Stopped; the state is saved.
     """
-    pool, folder = context.images.pool, pretrain_folder(context, start)
+    pool, folder = pool_of(context), pretrain_folder(context, start)
     identity = pretrain_identity(context, start)
     if (folder / STAGE_FILE).is_file() and not is_finished(context, start):
         clear(folder)  # finished from other weights, the one thing that may change on resuming
@@ -81,8 +82,18 @@ def pretrain_identity(context: Context, start: str) -> dict[str, Any]:
         "encoder": recipe.encoder.model_dump(mode="json", exclude={"weights"}),
         "weights": None if start == "random" else weights_identity(recipe),
         "seed": recipe.seed,
-        "data_sha256": context.images.pool.data_sha256,
+        "data_sha256": pool_of(context).data_sha256,
     }
+
+
+def pool_of(context: Context) -> Pool:
+    """Return the images that the recipe's method trains on.
+
+    Raises:
+        DataInvalid: See :attr:`Images.pool` and :attr:`Images.labelled_pool`.
+    """
+    method = METHODS.load(context.recipe.pretrain.method)
+    return context.images.labelled_pool if method.uses_labels else context.images.pool
 
 
 def is_finished(context: Context, start: str) -> bool:
@@ -93,10 +104,15 @@ def is_finished(context: Context, start: str) -> bool:
     return files.read_json(marker, "stage")["identity"] == pretrain_identity(context, start)
 
 
+def number_of_classes(context: Context, pool: Pool) -> int:
+    """Return how many classes the labels of a pool have; 0 where it has none."""
+    return 0 if pool.labels is None else len(context.class_names)
+
+
 def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, Any]) -> None:
     recipe, section = context.recipe, context.recipe.pretrain
     spec, weights = net_spec(recipe), identity["weights"]
-    method, options = build_method(recipe)
+    method, options = build_method(recipe, classes=number_of_classes(context, pool))
     if weights is not None:
         weights = _fill(method.encoder, spec.architecture, weights)
     device = best_device()
@@ -107,9 +123,9 @@ def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, An
         f"{len(pool.images)} images of {context.spec.resize} px, on {device.type}"
     )
     job = Job(
-        method, view_loss(recipe, context.spec, pool.images, device),
+        method, view_loss(recipe, context.spec, pool, device),
         make_plan(recipe, len(pool.images)), folder.name, folder, identity, section.max_seconds,
-        section.save_every_s, after_step=method.after_step,
+        section.save_every_s, begin=method.begin, after_step=method.after_step,
         watch=make_watch(context, method, pool),
     )  # fmt: skip
     followed = train(job, context.reporter)
@@ -152,29 +168,33 @@ def _fill(sliced: Sliced, architecture: str, weights: dict[str, Any]) -> dict[st
     return weights | {"sha256": weights["sha256"] or files.sha256_bytes(save(tensors))}
 
 
-def view_loss(
-    recipe: Recipe, spec: InputSpec, images: NDArray[np.uint8], device: torch.device
-) -> LossFunction:
-    """Return the loss of a method over the recipe's random views of stored images."""
-    views, stored = make_views(recipe, spec), torch.from_numpy(images)
+def view_loss(recipe: Recipe, spec: InputSpec, pool: Pool, device: torch.device) -> LossFunction:
+    """Return the loss of the recipe's method over random views of stored images."""
+    views, stored = make_views(recipe, spec), torch.from_numpy(pool.images)
+    labels = None if pool.labels is None else torch.from_numpy(pool.labels)
 
     def loss(module: nn.Module, indices: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
-        batch = stored[torch.from_numpy(indices)].to(device, non_blocking=True)
-        return module(views(batch, indices, epoch))
+        rows = torch.from_numpy(indices)
+        made = views(stored[rows].to(device, non_blocking=True), indices, epoch)
+        return module(made) if labels is None else module(made, labels[rows].to(device))
 
     return loss
 
 
-def build_method(recipe: Recipe) -> tuple[Any, Any]:
+def build_method(recipe: Recipe, *, classes: int = 0) -> tuple[Method, Options]:
     """Return the recipe's method with fresh weights, and its options.
 
+    Args:
+        recipe: Its encoder and pretrain sections.
+        classes: For a method that uses labels: how many classes there are.
+
     Raises:
-        RecipeInvalid: The method refuses its options or widths, or takes another number of views
-            than the preset makes.
+        RecipeInvalid: The method refuses its options or widths, or takes more views than the
+            preset makes.
         InvalidInput: The widths do not fit into each other.
     """
-    kind = METHODS.load(recipe.pretrain.method)
-    _check_views(recipe, kind.views)
+    kind: type[Method] = METHODS.load(recipe.pretrain.method)
+    make_view_specs(recipe)  # a preset of too few views is told before anything is built
     spec = net_spec(recipe)
     architecture = ENCODERS.load(spec.architecture)
     options = method_options(recipe)
@@ -183,21 +203,8 @@ def build_method(recipe: Recipe) -> tuple[Any, Any]:
     features = {label: slim.plan.groups[group] for label, slim in sliced.slims.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        method = kind.from_options(sliced, features, options)
+        method = kind(Parts(sliced, features, None, classes, recipe.seed), options)
     return method, options
-
-
-def _check_views(recipe: Recipe, wanted: int) -> None:
-    section = recipe.pretrain
-    made = len(view_specs(section.views.preset, recipe.data.imgsz))
-    if made == wanted:
-        return
-    fitting = [name for name, specs in PRESETS.items() if len(specs) == wanted]
-    raise RecipeInvalid(
-        f"method '{section.method}' takes {wanted} view(s) of each image, "
-        f"but pretrain.views.preset '{section.views.preset}' makes {made}",
-        hint=f"presets that make {wanted}: {', '.join(fitting) or 'none'}",
-    )
 
 
 def make_plan(recipe: Recipe, images: int) -> Plan:
@@ -234,21 +241,48 @@ def method_options(recipe: Recipe) -> Any:
 
 
 def make_views(recipe: Recipe, spec: InputSpec) -> Views:
-    """Return the random views of the recipe, normalised as in ``spec``.
+    """Return the random views of the recipe's method, normalised as in ``spec``.
 
     Raises:
-        RecipeInvalid: No such preset.
+        RecipeInvalid: See :func:`make_view_specs`.
     """
-    wanted = recipe.pretrain.views
-    specs = view_specs(wanted.preset, recipe.data.imgsz, flip=wanted.flip)
+    return Views(make_view_specs(recipe), spec.mean, spec.std, recipe.seed)
+
+
+def make_view_specs(recipe: Recipe) -> tuple[ViewSpec, ...]:
+    """Return what views the recipe's method gets: the first ones of the preset, local crops last.
+
+    Raises:
+        RecipeInvalid: No such preset, it makes fewer views than the method takes, or there are
+            local crops for a method that takes none.
+    """
+    section, wanted, side = recipe.pretrain, recipe.pretrain.views, recipe.data.imgsz
+    kind: type[Method] = METHODS.load(section.method)
+    specs = view_specs(wanted.preset, side, flip=wanted.flip)
+    if len(specs) < kind.views:
+        fitting = [name for name, made in PRESETS.items() if len(made) >= kind.views]
+        raise RecipeInvalid(
+            f"method '{section.method}' takes {kind.views} views of each image, "
+            f"but pretrain.views.preset '{wanted.preset}' makes {len(specs)}",
+            hint=f"presets that make enough: {', '.join(fitting) or 'none'}",
+        )
+    if wanted.local and not kind.takes_local:
+        raise RecipeInvalid(
+            f"method '{section.method}' takes no local crops (pretrain.views.local is "
+            f"{wanted.local})",
+            hint="leave pretrain.views.local out, or choose --method sacl-xd",
+        )
+    whole = specs[: kind.views]
     if wanted.crop_scale is not None:
-        specs = tuple(replace(s, crop_scale=wanted.crop_scale) for s in specs)
-    return Views(specs, spec.mean, spec.std, recipe.seed)
+        whole = tuple(replace(s, crop_scale=wanted.crop_scale) for s in whole)
+    small = wanted.local_size or max(8, 4 * round(side / 7))
+    local = replace(specs[0], size=small, crop_scale=wanted.local_scale)
+    return (*whole, *(local,) * wanted.local)
 
 
 def deployed_batches(context: Context, device: torch.device) -> Iterator[Tensor]:
     """Yield batches of pretraining images without augmentation, cropped as when deployed."""
-    pool, spec = context.images.pool, context.spec
+    pool, spec = pool_of(context), context.spec
     n = len(pool.images)
     size = min(256, n)
     order = np.random.Generator(np.random.PCG64([context.recipe.seed, 1])).permutation(n)

@@ -211,6 +211,25 @@ class Images:
         return Pool(stored.images, stored.source_sha256, images_sha256(stored.images))
 
     @cached_property
+    def labelled_pool(self) -> Pool:
+        """Images and labels to pretrain on, for a method that uses labels: the training split.
+
+        Raises:
+            DataInvalid: Unlabeled images were given, there are no labels, or folds, in which
+                every label is tested on.
+        """
+        if self.data.unlabeled is not None:
+            raise DataInvalid(
+                f"this method learns from labels, and {self.data.unlabeled} was given as "
+                "unlabeled images",
+                hint="leave out --unlabeled: it trains on the training split of --labels",
+            )
+        train = self.splits.train  # refuses folds
+        place = dict(zip(train.source_sha256, train.labels.tolist(), strict=True))
+        labels = np.array([place[sha] for sha in self.pool.source_sha256], np.int64)
+        return replace(self.pool, labels=labels)
+
+    @cached_property
     def held_out_rows(self) -> NDArray[np.int64]:
         """Positions of the images of ``data.unlabeled`` that pretraining does not see."""
         if self.data.unlabeled is None:

@@ -17,32 +17,42 @@ from edgessl.core.images import to_model_input
 from edgessl.core.recipe import Recipe
 from edgessl.data.labelled import Labelled
 from edgessl.evaluation.finetune import Lessons, MakeViews, classification_loss
+from edgessl.methods.base import Method, Schedule
+from edgessl.stages.memory import Peak, PeakWatch
 from edgessl.stages.pretrain import make_views
 from edgessl.training.loop import MARGIN, backward, gradient_norm, make_optimizer
 from edgessl.training.plan import Plan
 
 WARM, STEPS = 2, 8
+SAMPLE = 512  # images that are decoded for measuring, or a batch if that is more
 Made = TypeVar("Made")
 LONGEST_S = 30.0  # fewer steps when they are slow
 
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """Medians over measured steps, in seconds.
+    """What measured steps took: medians of their parts, in seconds.
 
     Attributes:
         views: Making the random views of a batch; in fine-tuning a part of ``model``.
         model: Forward and backward.
-        optimizer: The update, with the check of the gradients.
-        steps: How many were measured, after two that warmed up.
+        optimizer: The update, with the check of the gradients and what the method does after it.
+        whole: Of every measured step, after two that warmed up.
         state_bytes: Size of a saved state: weights, buffers, optimiser.
+        peak: Memory in use during all of them.
     """
 
     views: float
     model: float
     optimizer: float
-    steps: int
+    whole: tuple[float, ...]
     state_bytes: int
+    peak: Peak
+
+    @property
+    def steps(self) -> int:
+        """How many were measured."""
+        return len(self.whole)
 
     @property
     def step(self) -> float:
@@ -50,8 +60,14 @@ class StepTimes:
         return MARGIN * (self.views + self.model + self.optimizer)
 
 
+def sampled_rows(images: int, batch: int) -> NDArray[np.int64]:
+    """Return which of so many images are decoded to measure steps of ``batch`` images on."""
+    n = min(images, max(SAMPLE, batch))
+    return np.random.Generator(np.random.PCG64(0)).permutation(images)[:n]
+
+
 def pretraining_times(
-    recipe: Recipe, spec: InputSpec, method: nn.Module, images: NDArray[np.uint8], plan: Plan
+    recipe: Recipe, spec: InputSpec, method: Method, images: NDArray[np.uint8], plan: Plan
 ) -> StepTimes:
     """Take a few steps of pretraining with a method that is thrown away afterwards.
 
@@ -68,7 +84,13 @@ def pretraining_times(
     def make(rows: NDArray[np.int64]) -> Sequence[Tensor]:
         return views(stored[torch.from_numpy(rows)].to(device), rows, 0)
 
-    return _times(method, plan, plan.batch, len(images), make, method)
+    def loss(made: Sequence[Tensor]) -> dict[str, Tensor]:
+        if not method.uses_labels:
+            return method(made)
+        return method(made, torch.zeros(len(made[0]), dtype=torch.int64, device=device))
+
+    method.begin(Schedule(plan.steps, plan.steps_per_epoch, 0))
+    return _times(method, plan, plan.batch, len(images), make, loss, method.after_step)
 
 
 def finetuning_times(
@@ -100,7 +122,26 @@ def _times(
     available: int,
     make: Callable[[NDArray[np.int64]], Made],
     loss: Callable[[Made], dict[str, Tensor]],
+    after_step: Callable[[int], None] | None = None,
 ) -> StepTimes:
+    with PeakWatch() as memory:
+        took, state_bytes = _take_steps(module, plan, size, available, make, loss, after_step)
+    counted = np.array(took[WARM:] or took[-1:])
+    views, model, update = (float(x) for x in np.median(counted, axis=0))
+    whole = tuple(float(x) for x in counted.sum(axis=1))
+    return StepTimes(views, model, update, whole, state_bytes, memory.peak)
+
+
+def _take_steps(
+    module: nn.Module,
+    plan: Plan,
+    size: int,
+    available: int,
+    make: Callable[[NDArray[np.int64]], Made],
+    loss: Callable[[Made], dict[str, Tensor]],
+    after_step: Callable[[int], None] | None,
+) -> tuple[list[tuple[float, float, float]], int]:
+    """Return the seconds of every step's parts, and the size of a saved state."""
     module.train()
     optimizer = make_optimizer(module, plan, lr=1e-6)
     took: list[tuple[float, float, float]] = []
@@ -114,14 +155,13 @@ def _times(
         moments.append(_now())
         gradient_norm(optimizer)
         optimizer.step()
+        if after_step is not None:
+            after_step(len(took) + 1)
         moments.append(_now())
         views, model, update = np.diff(moments)
         took.append((views, model, update))
-    counted = took[WARM:] or took[-1:]
-    views, model, update = (float(x) for x in np.median(np.array(counted), axis=0))
     kept = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
-    state_bytes = module_bytes(module) + sum(map(_bytes, kept))
-    return StepTimes(views, model, update, len(counted), state_bytes)
+    return took, module_bytes(module) + sum(map(_bytes, kept))
 
 
 def module_bytes(module: nn.Module) -> int:

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from edgessl.core.console import Bar, Reporter
 from edgessl.core.errors import Collapsed, Diverged, FileInvalid, Interrupted, out_of_memory
+from edgessl.methods.base import Schedule
 from edgessl.training import checkpoints, optimizers
 from edgessl.training.plan import Plan, check_plan
 from edgessl.training.record import Clock, Record, check_finite
@@ -86,6 +87,7 @@ class Job:
         max_seconds: Time budget; see :func:`fit_to_budget`.
         save_every_s: Seconds between saved states.
         log_every: Steps between lines of ``metrics.jsonl``.
+        begin: Called once the plan is known and a saved state is loaded.
         after_step: Called after every optimiser step with the number of steps done.
         watch: Measurements between epochs, if any.
     """
@@ -99,6 +101,7 @@ class Job:
     max_seconds: float | None = None
     save_every_s: float = 20.0
     log_every: int = 10
+    begin: Callable[[Schedule], None] | None = None
     after_step: Callable[[int], None] | None = None
     watch: Watch | None = None
 
@@ -138,7 +141,9 @@ def _train(job: Job, reporter: Reporter) -> Plan:
     if saved is not None:
         checkpoints.load_state(record.last, job.module, optimizer)
         reporter.say(f"{job.label}: resuming after step {done} of {plan.steps}")
-    else:
+    if job.begin is not None:
+        job.begin(Schedule(plan.steps, plan.steps_per_epoch, done))
+    if saved is None:
         _look(job, record, reporter, 0)
         record.save(0)
     with stop_requested() as stop, reporter.bar(job.label, plan.steps, done=done) as bar:

@@ -1,0 +1,58 @@
+"""Instance discrimination: each image is a class of its own.
+
+Shapes: B batch, D embedding, K keys of other images. Half precision is computed in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def unit(z_BD: Tensor) -> Tensor:
+    """Scale every row to length 1, in float32 (float64 for float64 embeddings)."""
+    return F.normalize(z_BD if z_BD.dtype == torch.float64 else z_BD.float(), dim=1)
+
+
+def similarities(query_BD: Tensor, key_BD: Tensor, queue_KD: Tensor, temperature: float) -> Tensor:
+    """[q . k+ ; q . Q] / temperature: (B, 1 + K), the positive first.
+
+    Args:
+        query_BD: Of unit norm.
+        key_BD: The key that belongs to each query, of unit norm.
+        queue_KD: Keys of other images, of unit norm.
+        temperature: Above 0.
+    """
+    positive_B1 = (query_BD * key_BD).sum(1, keepdim=True)
+    return torch.cat([positive_B1, query_BD @ queue_KD.T.to(query_BD.dtype)], 1) / temperature
+
+
+def info_nce(query_BD: Tensor, key_BD: Tensor, queue_KD: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of finding the own key among those of a queue (MoCo, arXiv:1911.05722, eq. 1).
+
+    Arguments are those of :func:`similarities`.
+
+    Returns:
+        Scalar, the mean over the batch.
+    """
+    logits = similarities(query_BD, key_BD, queue_KD, temperature)
+    return -logits.log_softmax(1)[:, 0].mean()
+
+
+def nt_xent(za_BD: Tensor, zb_BD: Tensor, *, temperature: float) -> Tensor:
+    """Cross-entropy of finding the other view among all views of the batch.
+
+    Source: SimCLR, arXiv:2002.05709, equation 1, averaged over the 2 B views.
+
+    Args:
+        za_BD: Embeddings of one view of each image; any length.
+        zb_BD: Of the other.
+        temperature: Above 0.
+    """
+    z_2BD = torch.cat([unit(za_BD), unit(zb_BD)])
+    logits = z_2BD @ z_2BD.T / temperature
+    itself = torch.eye(len(logits), dtype=torch.bool, device=z_2BD.device)
+    logits = logits.masked_fill(itself, -torch.inf)
+    other = torch.arange(len(logits), device=z_2BD.device).roll(len(za_BD))
+    return F.cross_entropy(logits, other)
