@@ -66,6 +66,13 @@ class Teacher:
     projector: nn.Module | None
     name: str
 
+    @property
+    def dimensions(self) -> int:
+        """D of its codes: what comes out of its projector, else its features."""
+        layers = [] if self.projector is None else list(self.projector.modules())
+        linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        return linear[-1].out_features if linear else self.features
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -125,7 +132,8 @@ class Method(nn.Module):
             ``pretrain.views`` that makes more is cut.
         takes_local: Whether low-resolution local crops may follow those views.
         uses_labels: Whether ``forward`` also takes the labels of the images.
-        teacher_kind: ``frozen`` needs a trained teacher, ``online`` trains one along.
+        teacher_kind: ``frozen`` needs a trained teacher, ``optional`` takes one where its options
+            ask for it, ``online`` trains one along.
         encoder: The host and its slim nets; what is kept after training.
     """
 
@@ -133,7 +141,7 @@ class Method(nn.Module):
     views: ClassVar[int] = 2
     takes_local: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = False
-    teacher_kind: ClassVar[Literal["none", "frozen", "online"]] = "none"
+    teacher_kind: ClassVar[Literal["none", "optional", "frozen", "online"]] = "none"
     encoder: Sliced
 
     def begin(self, schedule: Schedule) -> None:
