@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from edgessl.core.errors import RecipeInvalid
 from edgessl.cost.training import Passes
 from edgessl.losses.barlow import Codes, barlow_loss
 from edgessl.slimming.plan import Group
-from edgessl.slimming.sliced import Sliced
+from edgessl.slimming.sliced import HOST, Sliced
 
 STRICT = ConfigDict(frozen=True, extra="forbid")  # unknown names are errors
 Projector = Annotated[
@@ -44,6 +45,15 @@ class BarlowOptions(Options):
 
     lam: float = Field(default=0.0051, ge=0, description="weight of the off-diagonal entries")
     scale_loss: float = Field(default=0.1, gt=0, description="factor on every loss term")
+    bt_norm: Literal["sync", "local"] = Field(
+        default="sync",
+        description="where processes share a batch: standardise and correlate over all of it, or "
+        "each its own part; one process: the same",
+    )
+
+    def codes(self, z_ND: Tensor) -> Codes:
+        """Standardise embeddings over the batch."""
+        return Codes(z_ND, sync=self.bt_norm == "sync")
 
     def distance(self, a: Codes, b: Codes) -> Tensor:
         """BT(a, b): the Barlow loss with these weights."""
@@ -84,6 +94,7 @@ class Parts:
         teacher: Of a method whose ``teacher`` is not ``none``.
         classes: Number of classes; 0 where there are no labels.
         seed: Of everything random that is not an initialisation.
+        feature_group: Name of the pooled features' group in the encoder's channel plans.
     """
 
     encoder: Sliced
@@ -91,6 +102,7 @@ class Parts:
     teacher: Teacher | None = None
     classes: int = 0
     seed: int = 0
+    feature_group: str = ""
 
     @property
     def feature_size(self) -> int:
@@ -106,11 +118,14 @@ class Schedule:
         steps: Of the whole training.
         steps_per_epoch: Of one pass over the images.
         done: Steps taken before; their effect is in the loaded state.
+        optimizer: Of the method's parameters, for a method that moves them; None where nothing
+            is trained.
     """
 
     steps: int
     steps_per_epoch: int
     done: int = 0
+    optimizer: Optimizer | None = None
 
 
 class Method(nn.Module):
@@ -147,11 +162,14 @@ class Method(nn.Module):
     def begin(self, schedule: Schedule) -> None:
         """Hear the plan, before the first step and again when resuming."""
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int) -> dict[str, Any] | None:
         """Update what follows the optimiser.
 
         Args:
             step: Steps done, this one included.
+
+        Returns:
+            JSON values for a line of ``metrics.jsonl``, where there is something to tell.
         """
 
 
@@ -160,6 +178,15 @@ class Encodes(Protocol):
 
     encoder: Sliced
     projector: Sliced
+
+
+class Standardises(Encodes, Protocol):
+    """What :func:`codes` needs of a method."""
+
+    @property
+    def options(self) -> BarlowOptions:
+        """Say over which part of a batch."""
+        ...
 
 
 def embed(method: Encodes, x_BCHW: Tensor, width: str, *, frozen: bool = False) -> Tensor:
@@ -175,9 +202,33 @@ def embed(method: Encodes, x_BCHW: Tensor, width: str, *, frozen: bool = False) 
     return method.projector(features, width=width, frozen=frozen)
 
 
-def codes(method: Encodes, x_BCHW: Tensor, width: str, *, frozen: bool = False) -> Codes:
+def codes(method: Standardises, x_BCHW: Tensor, width: str, *, frozen: bool = False) -> Codes:
     """Return :func:`embed`, standardised over the batch, for the Barlow loss."""
-    return Codes(embed(method, x_BCHW, width, frozen=frozen))
+    return method.options.codes(embed(method, x_BCHW, width, frozen=frozen))
+
+
+def host_features(encoder: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """Return the pooled features (B, F) of a host, or of a plain network such as a teacher.
+
+    Args:
+        encoder: Host and slim nets, or a network without head.
+        x_BCHW: Images, normalised.
+    """
+    return encoder(x_BCHW, width=HOST) if isinstance(encoder, Sliced) else encoder(x_BCHW)
+
+
+def require_teacher(parts: Parts, method: str) -> Teacher:
+    """Return the teacher of a method that needs one.
+
+    Raises:
+        RecipeInvalid: There is none.
+    """
+    if parts.teacher is None:
+        raise RecipeInvalid(
+            f"method '{method}' has a teacher, and none is named",
+            hint="name one: --teacher resnet18 trains a ResNet-18 along; see: edgessl list methods",
+        )
+    return parts.teacher
 
 
 def require_one_width(encoder: Sliced, method: str) -> None:

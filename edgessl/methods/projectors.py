@@ -11,6 +11,8 @@ from edgessl.methods.base import Parts
 from edgessl.slimming.plan import ChannelPlan
 from edgessl.slimming.sliced import Sliced
 
+FEATURES = "features"  # group of a projector's inputs
+
 
 def projector(inputs: int, widths: Sequence[int]) -> nn.Sequential:
     """Linear-BatchNorm-ReLU blocks and a last Linear, all without biases.
@@ -51,6 +53,6 @@ def sliced_projector(parts: Parts, widths: Sequence[int]) -> Sliced:
     for label, channels in parts.features.items():
         slim = projector(len(channels.keep), widths)
         axes: Axes = {name: (None,) * tensor.ndim for name, tensor in slim.state_dict().items()}
-        axes["0.weight"] = (None, "features")
-        slims[label] = (slim, ChannelPlan({"features": channels}, axes))
+        axes["0.weight"] = (None, FEATURES)
+        slims[label] = (slim, ChannelPlan({FEATURES: channels}, axes))
     return Sliced(projector(parts.feature_size, widths), slims, bn=parts.encoder.bn)

@@ -14,11 +14,13 @@ host pass is shared; at 1x (f_s = f) it is Barlow Twins.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from edgessl.methods import base
+from edgessl.methods.course import Course, SlimOptions
+from edgessl.methods.local_crops import local_term
 from edgessl.methods.projectors import sliced_projector
 from edgessl.slimming.sliced import HOST
 
@@ -26,16 +28,35 @@ from edgessl.slimming.sliced import HOST
 class Sacl(base.Method):
     """Contrast a host with its own slices. Cost 3 H + 3 S."""
 
-    Options = base.BarlowOptions
+    Options = SlimOptions
+    takes_local = True
 
-    def __init__(self, parts: base.Parts, options: base.BarlowOptions) -> None:
+    def __init__(self, parts: base.Parts, options: SlimOptions) -> None:
         super().__init__()
         self.encoder, self.options = parts.encoder, options
         self.projector = sliced_projector(parts, options.projector)
+        self.course = Course(parts, options, [(self.encoder, self.projector)])
+
+    def begin(self, schedule: base.Schedule) -> None:
+        """Go on where the training stopped."""
+        self.course.begin(schedule)
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return ``total`` for two views (B, 3, H, W)."""
-        xa, xb = views
+        """Return ``total`` for two views (B, 3, H, W).
+
+        Local crops may follow them; then there are ``sacl`` and ``local`` too.
+        """
+        mean, slims = self.course.mean, self.course.slims
+        xa, xb, crops = self.course.routed(views)
         za = base.codes(self, xa, HOST)
-        zb = [base.codes(self, xb, slim) for slim in self.encoder.labels]
-        return {"total": torch.stack([self.options.distance(za, z) for z in zb]).mean()}
+        zb = {s: base.codes(self, xb, s) for s in slims}
+        sacl = mean({s: self.options.distance(za, zb[s]) for s in slims})
+        if not crops:
+            return {"total": sacl}
+        local = mean({s: local_term(self, crops, s, (za,)) for s in slims})
+        total = sacl + self.options.local_weight * local
+        return {"sacl": sacl, "local": local, "total": total}
+
+    def after_step(self, step: int) -> dict[str, Any] | None:
+        """Move what changes in the course of a training."""
+        return self.course.after_step(step)

@@ -17,47 +17,61 @@ several slim nets both losses are means over them; the host passes are shared.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
-from pydantic import Field
 from torch import Tensor
 
 from edgessl.methods import base
+from edgessl.methods.course import Course, SlimOptions
+from edgessl.methods.cross import CrossOptions, Frozen
+from edgessl.methods.local_crops import local_term
 from edgessl.methods.projectors import sliced_projector
 from edgessl.slimming.sliced import HOST
 
 
-class Options(base.BarlowOptions):
+class Options(SlimOptions, CrossOptions):
     """Options of ``sacl-xd``."""
-
-    alpha: float = Field(default=0.95, ge=0, le=1, description="weight of SACL against XD")
 
 
 class SaclXd(base.Method):
     """Contrast a host with its own slices, distil each into the other. Cost 4 H + 4 S."""
 
     Options = Options
+    takes_local = True
 
     def __init__(self, parts: base.Parts, options: Options) -> None:
         super().__init__()
         self.encoder, self.options = parts.encoder, options
         self.projector = sliced_projector(parts, options.projector)
+        self.frozen = Frozen(self.encoder, self.projector, options)
+        self.course = Course(parts, options, [(self.encoder, self.projector), *self.frozen.copies])
+
+    def begin(self, schedule: base.Schedule) -> None:
+        """Go on where the training stopped."""
+        self.course.begin(schedule)
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return ``sacl``, ``xd`` and ``total`` for two views (B, 3, H, W)."""
-        xa, xb = views
-        slims = self.encoder.labels
+        """Return ``sacl``, ``xd`` and ``total`` for two views (B, 3, H, W).
+
+        Local crops may follow them; they add ``local``.
+        """
+        options, mean = self.options, self.course.mean
+        xa, xb, crops = self.course.routed(views)
+        slims = self.course.slims
         za = base.codes(self, xa, HOST)
         zb = {s: base.codes(self, xb, s) for s in slims}
-        if self.encoder.is_dense:
-            za_hat = {s: za.detach() for s in slims}
-            zb_hat = zb[slims[0]].detach()
-        else:
-            with torch.no_grad():
-                za_hat = {s: base.codes(self, xa, s, frozen=True) for s in slims}
-                zb_hat = base.codes(self, xb, HOST, frozen=True)
-        distance, alpha = self.options.distance, self.options.alpha
-        sacl = torch.stack([distance(za, zb[s]) for s in slims]).mean()
-        xd = torch.stack([distance(za, za_hat[s]) + distance(zb[s], zb_hat) for s in slims]).mean()
-        xd = xd / 2
-        return {"sacl": sacl, "xd": xd, "total": alpha * sacl + (1 - alpha) * xd}
+        za_hat, zb_hat = self.frozen.crossed(self, xa, xb, za, zb)
+        sacl = mean({s: options.distance(za, zb[s]) for s in slims})
+        xd_a = {s: options.distil(za, za_hat[s]) for s in slims}
+        xd_b = {s: options.distil(zb[s], zb_hat) for s in slims}
+        xd = mean({s: (xd_a[s] + xd_b[s]) / 2 for s in slims})
+        terms = {"sacl": sacl, "xd": xd, "total": options.mixed(sacl, xd)}
+        if crops:
+            local = mean({s: local_term(self, crops, s, (za, zb_hat)) for s in slims})
+            terms |= {"local": local, "total": terms["total"] + options.local_weight * local}
+        return terms
+
+    def after_step(self, step: int) -> dict[str, Any] | None:
+        """Move the frozen copy and what changes in the course of a training."""
+        self.frozen.follow(self)
+        return self.course.after_step(step)

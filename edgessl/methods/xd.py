@@ -16,35 +16,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import Field
 from torch import Tensor
 
 from edgessl.methods import base
+from edgessl.methods.cross import CrossOptions, Frozen
 from edgessl.methods.projectors import sliced_projector
 from edgessl.slimming.sliced import HOST
-
-
-class Options(base.BarlowOptions):
-    """Options of ``xd``."""
-
-    alpha: float = Field(default=0.95, ge=0, le=1, description="weight of the contrast against XD")
 
 
 class Xd(base.Method):
     """Contrast two views and decorrelate each. Cost 6 S."""
 
-    Options = Options
+    Options = CrossOptions
 
-    def __init__(self, parts: base.Parts, options: Options) -> None:
+    def __init__(self, parts: base.Parts, options: CrossOptions) -> None:
         super().__init__()
         base.require_one_width(parts.encoder, "xd")
         self.encoder, self.options = parts.encoder, options
         self.projector = sliced_projector(parts, options.projector)
+        self.frozen = Frozen(self.encoder, self.projector, options)
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``sacl``, ``xd`` and ``total`` for two views (B, 3, H, W)."""
-        za, zb = (base.codes(self, x, HOST) for x in views)
-        distance, alpha = self.options.distance, self.options.alpha
-        sacl = distance(za, zb)
-        xd = (distance(za, za.detach()) + distance(zb, zb.detach())) / 2
-        return {"sacl": sacl, "xd": xd, "total": alpha * sacl + (1 - alpha) * xd}
+        xa, xb = views
+        za, zb = base.codes(self, xa, HOST), base.codes(self, xb, HOST)
+        za_hat, zb_hat = self.frozen.crossed(self, xa, xb, za, {HOST: zb})
+        sacl = self.options.distance(za, zb)
+        xd = (self.options.distil(za, za_hat[HOST]) + self.options.distil(zb, zb_hat)) / 2
+        return {"sacl": sacl, "xd": xd, "total": self.options.mixed(sacl, xd)}
+
+    def after_step(self, step: int) -> None:  # noqa: ARG002
+        """Move the frozen copy, if there is one."""
+        self.frozen.follow(self)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class Group:
     host: int
     keep: tuple[int, ...]
 
-    @property
+    @cached_property
     def is_prefix(self) -> bool:
         """Whether the first channels are kept, so that slices are views."""
         return self.keep == tuple(range(len(self.keep)))
@@ -80,7 +81,7 @@ class ChannelPlan:
         groups = {name: Group(h, tuple(range(s))) for name, (h, s) in sizes.items()}
         return cls(groups, {name: axes[name] for name in slim})
 
-    @property
+    @cached_property
     def is_dense(self) -> bool:
         """Whether nothing is sliced: the slim net is the host."""
         return all(

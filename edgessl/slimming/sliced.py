@@ -90,6 +90,10 @@ class Sliced(nn.Module):
         """Whether nothing is sliced: the only slim net is the host."""
         return all(slim.plan.is_dense for slim in self.slims.values())
 
+    def is_host(self, width: str) -> bool:
+        """Whether a width is the host itself: ``host``, or a slim net that keeps everything."""
+        return width == HOST or self.slims[width].plan.is_dense
+
     def train(self, mode: bool = True) -> Sliced:
         """Set training mode on the host, the BatchNorms of the slim nets and the templates."""
         super().train(mode)
@@ -110,7 +114,7 @@ class Sliced(nn.Module):
         Returns:
             Output of the stock module, F (host) or f (slim) wide.
         """
-        if width == HOST or self.slims[width].plan.is_dense:
+        if self.is_host(width):
             if not frozen:
                 return self.host(x)
             return functional_call(self.host, _scratch(dict(self.host.named_buffers())), (x,))
@@ -204,7 +208,7 @@ def recalibrate(net: Sliced, width: str, batches: Iterable[Tensor]) -> None:
         width: ``host`` or the name of a slim net: which set of BatchNorms.
         batches: Prepared inputs, each (B, C, H, W).
     """
-    if width == HOST or net.slims[width].plan.is_dense:
+    if net.is_host(width):
         norms = [layer for layer in net.host.modules() if isinstance(layer, NORMS)]
         template_norms: list[nn.Module] = []
     else:

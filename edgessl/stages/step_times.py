@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from edgessl.core.artifact import InputSpec
 from edgessl.core.images import to_model_input
@@ -26,7 +27,8 @@ from edgessl.training.plan import Plan
 WARM, STEPS = 2, 8
 SAMPLE = 512  # images that are decoded for measuring, or a batch if that is more
 Made = TypeVar("Made")
-LONGEST_S = 30.0  # fewer steps when they are slow
+LITTLE = 1e-6  # learning rate: the weights stay what they are
+LONGEST_S = 30.0  # fewer steps when they are slow; two at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,13 @@ def sampled_rows(images: int, batch: int) -> NDArray[np.int64]:
 
 
 def pretraining_times(
-    recipe: Recipe, spec: InputSpec, method: Method, images: NDArray[np.uint8], plan: Plan
+    recipe: Recipe,
+    spec: InputSpec,
+    method: Method,
+    images: NDArray[np.uint8],
+    plan: Plan,
+    *,
+    longest_s: float = LONGEST_S,
 ) -> StepTimes:
     """Take a few steps of pretraining with a method that is thrown away afterwards.
 
@@ -77,6 +85,7 @@ def pretraining_times(
         method: On its device; it is changed.
         images: uint8 (N, S, S, 3), a sample of the stored images.
         plan: Gives batch and optimiser.
+        longest_s: Seconds after which no further step begins.
     """
     device = next(method.parameters()).device
     stored, views = torch.from_numpy(images), make_views(recipe, spec)
@@ -89,8 +98,10 @@ def pretraining_times(
             return method(made)
         return method(made, torch.zeros(len(made[0]), dtype=torch.int64, device=device))
 
+    optimizer = make_optimizer(method, plan, lr=LITTLE)
     method.begin(Schedule(plan.steps, plan.steps_per_epoch, 0))
-    return _times(method, plan, plan.batch, len(images), make, loss, method.after_step)
+    work = _Work(method, optimizer, plan.batch, len(images), method.after_step, longest_s)
+    return _times(work, make, loss)
 
 
 def finetuning_times(
@@ -111,21 +122,32 @@ def finetuning_times(
     def step(rows: NDArray[np.int64]) -> dict[str, Tensor]:
         return loss(network, rows, 0)
 
-    size = len(plan.batch_indices(0))
-    return _times(network, plan, size, len(data.labels), lambda rows: rows, step)
+    optimizer = make_optimizer(network, plan, lr=LITTLE)
+    work = _Work(network, optimizer, len(plan.batch_indices(0)), len(data.labels))
+    return _times(work, lambda rows: rows, step)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is trained for a few steps: ``size`` of ``available`` images in each."""
+
+    module: nn.Module
+    optimizer: Optimizer
+    size: int
+    available: int
+    after_step: Callable[[int], object] | None = None
+    longest_s: float = LONGEST_S
 
 
 def _times(
-    module: nn.Module,
-    plan: Plan,
-    size: int,
-    available: int,
+    work: _Work,
     make: Callable[[NDArray[np.int64]], Made],
     loss: Callable[[Made], dict[str, Tensor]],
-    after_step: Callable[[int], None] | None = None,
 ) -> StepTimes:
     with PeakWatch() as memory:
-        took, state_bytes = _take_steps(module, plan, size, available, make, loss, after_step)
+        took = _take_steps(work, make, loss)
+    kept = [v for s in work.optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
+    state_bytes = module_bytes(work.module) + sum(map(_bytes, kept))
     counted = np.array(took[WARM:] or took[-1:])
     views, model, update = (float(x) for x in np.median(counted, axis=0))
     whole = tuple(float(x) for x in counted.sum(axis=1))
@@ -133,35 +155,29 @@ def _times(
 
 
 def _take_steps(
-    module: nn.Module,
-    plan: Plan,
-    size: int,
-    available: int,
+    work: _Work,
     make: Callable[[NDArray[np.int64]], Made],
     loss: Callable[[Made], dict[str, Tensor]],
-    after_step: Callable[[int], None] | None,
-) -> tuple[list[tuple[float, float, float]], int]:
-    """Return the seconds of every step's parts, and the size of a saved state."""
-    module.train()
-    optimizer = make_optimizer(module, plan, lr=1e-6)
+) -> list[tuple[float, float, float]]:
+    """Return the seconds of every step's parts."""
+    work.module.train()
     took: list[tuple[float, float, float]] = []
-    began = time.perf_counter()
-    while len(took) < WARM + STEPS and (len(took) <= 1 or time.perf_counter() - began < LONGEST_S):
-        rows = (np.arange(size) + len(took) * size) % available
+    began = _now()
+    while len(took) < WARM + STEPS and (len(took) <= 1 or _now() - began < work.longest_s):
+        rows = (np.arange(work.size) + len(took) * work.size) % work.available
         moments = [_now()]
         made = make(rows)
         moments.append(_now())
-        backward(optimizer, loss(made))
+        backward(work.optimizer, loss(made))
         moments.append(_now())
-        gradient_norm(optimizer)
-        optimizer.step()
-        if after_step is not None:
-            after_step(len(took) + 1)
+        gradient_norm(work.optimizer)
+        work.optimizer.step()
+        if work.after_step is not None:
+            work.after_step(len(took) + 1)
         moments.append(_now())
         views, model, update = np.diff(moments)
         took.append((views, model, update))
-    kept = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
-    return took, module_bytes(module) + sum(map(_bytes, kept))
+    return took
 
 
 def module_bytes(module: nn.Module) -> int:

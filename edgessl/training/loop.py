@@ -88,7 +88,8 @@ class Job:
         save_every_s: Seconds between saved states.
         log_every: Steps between lines of ``metrics.jsonl``.
         begin: Called once the plan is known and a saved state is loaded.
-        after_step: Called after every optimiser step with the number of steps done.
+        after_step: Called after every optimiser step with the number of steps done; what it
+            returns is written to ``metrics.jsonl``.
         watch: Measurements between epochs, if any.
     """
 
@@ -102,7 +103,7 @@ class Job:
     save_every_s: float = 20.0
     log_every: int = 10
     begin: Callable[[Schedule], None] | None = None
-    after_step: Callable[[int], None] | None = None
+    after_step: Callable[[int], dict[str, Any] | None] | None = None
     watch: Watch | None = None
 
 
@@ -142,7 +143,7 @@ def _train(job: Job, reporter: Reporter) -> Plan:
         checkpoints.load_state(record.last, job.module, optimizer)
         reporter.say(f"{job.label}: resuming after step {done} of {plan.steps}")
     if job.begin is not None:
-        job.begin(Schedule(plan.steps, plan.steps_per_epoch, done))
+        job.begin(Schedule(plan.steps, plan.steps_per_epoch, done, optimizer))
     if saved is None:
         _look(job, record, reporter, 0)
         record.save(0)
@@ -192,11 +193,12 @@ def _one_step(
                 hint="start a new run with a lower learning rate",
             )
     optimizer.step()
-    if job.after_step is not None:
-        job.after_step(done + 1)
+    told = None if job.after_step is None else job.after_step(done + 1)
     speed = clock.speed(done + 1, len(indices))
     bar.update(done + 1, f"loss {values['total']:.4g}  {speed:.0f} images/s")
     record.log(done + 1, epoch, values, speed, clock.seconds)
+    if told:
+        record.note(done + 1, epoch, told)
 
 
 def _look(job: Job, record: Record, reporter: Reporter, done: int) -> None:

@@ -89,6 +89,11 @@ class Record:
         }  # fmt: skip
         files.append_jsonl(self.folder / METRICS, [row])
 
+    def note(self, done: int, epoch: int, values: dict[str, Any]) -> None:
+        """Write what happened at a step as a line of ``metrics.jsonl``, whenever it was."""
+        if self.folder is not None:
+            files.append_jsonl(self.folder / METRICS, [{"step": done, "epoch": epoch} | values])
+
     def monitor(self, row: dict[str, Any]) -> None:
         """Write a measurement as a line of ``monitor.jsonl``."""
         if self.folder is not None:
