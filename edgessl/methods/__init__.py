@@ -89,6 +89,61 @@ METHODS = Table(
                 "status": "faithful; keys are shuffled into groups instead of across GPUs",
             },
         ),
+        "rekd-style": Entry(
+            "edgessl.methods.rekd_style:RekdStyle",
+            "ReKD style, a reconstruction: an online teacher's groups of images are positives",
+            extra="train",
+            facts={
+                **passes(dense=4, teacher=4),
+                "teacher": True,
+                "source": "arXiv:2112.04174",
+                "status": "reconstruction: the structure is the paper's, the formulas are ours",
+            },
+        ),
+        "oss-style": Entry(
+            "edgessl.methods.oss_style:OssStyle",
+            "OSS style, a reconstruction: imitate the clusters of an online teacher",
+            extra="train",
+            facts={
+                **passes(dense=6, teacher=6),
+                "teacher": True,
+                "source": "Choi et al., NeurIPS 2021",
+                "status": "reconstruction from the abstract: the formulas are ours",
+            },
+        ),
+        "seed": Entry(
+            "edgessl.methods.seed:Seed",
+            "SEED: see images as alike as a trained teacher does",
+            extra="train",
+            facts={
+                **passes(dense=3, teacher=1),
+                "teacher": True,
+                "source": "arXiv:2101.04731",
+                "status": "faithful; without the small crops of its SwAV variant",
+            },
+        ),
+        "disco": Entry(
+            "edgessl.methods.disco:DisCo",
+            "DisCo: MoCo-v2 on a student that also matches the embeddings of a trained teacher",
+            extra="train",
+            facts={
+                **passes(dense=7, teacher=2),
+                "teacher": True,
+                "source": "arXiv:2104.09124",
+                "status": "faithful; how the distillation is summed is an option",
+            },
+        ),
+        "supervised": Entry(
+            "edgessl.methods.supervised:Supervised",
+            "training with all labels: an upper reference, no rival",
+            extra="train",
+            facts={
+                **passes(dense=3),
+                "teacher": False,
+                "source": "cross-entropy with labels",
+                "status": "what pretraining without labels is held against",
+            },
+        ),
         "barlow": Entry(
             "edgessl.methods.barlow:Barlow",
             "Barlow Twins: one network, cross-correlation to the identity",

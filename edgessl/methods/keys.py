@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from edgessl.losses.contrastive import unit
+from edgessl.methods.base import host_features
 from edgessl.methods.momentum import follow, momentum_copy
 from edgessl.methods.queue import Queue
-from edgessl.slimming.sliced import HOST, Sliced
 
 
 class Keys(nn.Module):
     """Makes keys, and keeps the latest of them.
 
     Args:
-        encoder: What trains; copied.
+        encoder: What trains, a host or a plain network of features; copied.
         projector: What follows it; copied.
         size: K, the keys in the queue.
         dim: D of the projector.
@@ -31,7 +31,7 @@ class Keys(nn.Module):
 
     def __init__(
         self,
-        encoder: Sliced,
+        encoder: nn.Module,
         projector: nn.Module,
         *,
         size: int,
@@ -59,15 +59,16 @@ class Keys(nn.Module):
         """
         groups = min(self.groups, len(x_BCHW) // 2)  # a BatchNorm needs two images
         if groups <= 1:
-            return unit(self.projector(self.encoder(x_BCHW, width=HOST)))
+            return unit(self.projector(host_features(self.encoder, x_BCHW)))
         shuffled = np.random.default_rng([self.seed, step]).permutation(len(x_BCHW))
         order = torch.from_numpy(shuffled).to(x_BCHW.device)
-        parts = [self.projector(self.encoder(x, width=HOST)) for x in x_BCHW[order].chunk(groups)]
-        return unit(torch.cat(parts)[order.argsort()])
+        parts = [host_features(self.encoder, x) for x in x_BCHW[order].chunk(groups)]
+        codes = [self.projector(features) for features in parts]
+        return unit(torch.cat(codes)[order.argsort()])
 
     def advance(
         self, encoder: nn.Module, projector: nn.Module, momentum: float, new_BD: Tensor
-    ) -> None:
+    ) -> Tensor:
         """Move the copies towards what trains, and put new keys in the place of the oldest.
 
         Args:
@@ -75,7 +76,10 @@ class Keys(nn.Module):
             projector: Likewise.
             momentum: Of :func:`edgessl.methods.momentum.follow`.
             new_BD: Keys of this step.
+
+        Returns:
+            Their places in the queue, as :meth:`edgessl.methods.queue.Queue.push` says.
         """
         follow(self.encoder, encoder, momentum)
         follow(self.projector, projector, momentum)
-        self.queue.push(new_BD)
+        return self.queue.push(new_BD)

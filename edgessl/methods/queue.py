@@ -27,10 +27,13 @@ class Queue(nn.Module):
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def push(self, keys_BD: Tensor) -> None:
+    def push(self, keys_BD: Tensor) -> Tensor:
         """Replace the oldest keys by new ones, which must have unit norm.
 
         Of more than K new keys the last K stay.
+
+        Returns:
+            Where they went: int64, places among the K.
         """
         size = len(self.keys_KD)
         end = int(self.pointer) + len(keys_BD)
@@ -38,3 +41,4 @@ class Queue(nn.Module):
         places = torch.arange(end - len(kept), end, device=kept.device) % size
         self.keys_KD[places] = kept.to(self.keys_KD.dtype)
         self.pointer.fill_(end % size)
+        return places
