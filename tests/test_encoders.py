@@ -26,7 +26,15 @@ PARAMETERS = {
     "mobilenet_v3_small": 2_542_856,
     "efficientnet_b0": 5_288_548,
     "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
 }
+# hosts of 1.5x that are too large for a quick test
+QUICK_FIRST = [
+    pytest.param(name, marks=pytest.mark.slow) if name in {"resnet50", "resnet101"} else name
+    for name in STOCK
+]
 WIDTHS = [
     (name, width)
     for name in STOCK
@@ -64,7 +72,7 @@ def test_the_code_given_for_a_small_stem_makes_the_stock_net_compute_it(name):
         assert not torch.allclose(ours(x), architecture.network(1.0, classes=10).eval()(x))
 
 
-@pytest.mark.parametrize("name", STOCK)
+@pytest.mark.parametrize("name", QUICK_FIRST)
 def test_the_extracted_net_is_the_published_one(name):
     architecture, spec = ENCODERS.load(name), NetSpec(name, 1.5, (1.0,))
     plain = extract(architecture, spec, build_sliced(architecture, spec), "1x")
@@ -91,7 +99,8 @@ def test_every_tensor_has_its_channel_groups(name):
 # conv and Linear MACs at 224 px with a 1000-way head, in millions (torchvision's documentation)
 MACS = {
     "mobilenet_v1": 568.7, "mobilenet_v2": 300.8, "mobilenet_v3_large": 216.6,
-    "mobilenet_v3_small": 56.5, "efficientnet_b0": 385.8, "resnet18": 1814.1,
+    "mobilenet_v3_small": 56.5, "efficientnet_b0": 385.8, "resnet18": 1814.1, "resnet34": 3663.8,
+    "resnet50": 4089.2, "resnet101": 7801.4,
 }  # fmt: skip
 
 
@@ -112,6 +121,28 @@ def test_mobilenet_v1_has_the_size_of_its_paper_at_every_width(width, parameters
     assert count_macs(net, 224, 224) / 1e6 == pytest.approx(macs_m, abs=1)
 
 
+def conv_macs(kernel, inputs, outputs, side):
+    return kernel * kernel * inputs * outputs * side * side
+
+
+def test_resnet_20_has_the_size_of_its_paper():
+    """Section 4.2 of arXiv:1512.03385: 6n + 2 layers, n = 3, 0.27 million parameters."""
+    net = ENCODERS.load("resnet20").network(1.0, classes=10)
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    shortcuts = 16 * 32 + 32 * 64
+    assert len([m for m in convs if m.kernel_size == (3, 3)]) + 1 == 20
+    assert sum(m.weight.numel() for m in convs if m.kernel_size == (1, 1)) == shortcuts
+    norms = 2 * (7 * 16 + 7 * 32 + 7 * 64)  # six and a shortcut a stage; the stem in its place
+    convolutions = 9 * (3 * 16 + 6 * 16**2 + 16 * 32 + 5 * 32**2 + 32 * 64 + 5 * 64**2)
+    assert sum(p.numel() for p in net.parameters()) == convolutions + shortcuts + norms + 650
+    hand = [
+        conv_macs(3, 3, 16, 32), 6 * conv_macs(3, 16, 16, 32),
+        conv_macs(3, 16, 32, 16), 5 * conv_macs(3, 32, 32, 16), conv_macs(1, 16, 32, 16),
+        conv_macs(3, 32, 64, 8), 5 * conv_macs(3, 64, 64, 8), conv_macs(1, 32, 64, 8), 640,
+    ]  # fmt: skip
+    assert count_macs(net, 32, 32) == sum(hand) == 40_813_184
+
+
 @pytest.mark.parametrize("name", tuple(ENCODERS))
 def test_features_come_out_without_a_head_and_keep_their_resolution_with_a_small_stem(name):
     architecture = ENCODERS.load(name)
@@ -126,7 +157,10 @@ def test_features_come_out_without_a_head_and_keep_their_resolution_with_a_small
         with torch.no_grad():
             assert net(x).shape == (2, architecture.feature_size(0.5))
         sizes[stem] = seen[-1][-1]
-    assert sizes["small"] >= 2 * sizes["stock"]
+    if architecture.small_stem:
+        assert sizes["small"] >= 2 * sizes["stock"]
+    else:
+        assert sizes["stock"] >= 8  # made for small images
 
 
 def test_initialisation_is_seeded_and_leaves_the_global_generator_alone():

@@ -13,7 +13,9 @@ from edgessl.slimming.sliced import HOST, Sliced
 
 SHORT = "mobilenet_v1_short"
 # V3-small gains a residual connection at 0.5x; the others have narrow hosts to be quick
-WIDTHS = {SHORT: (1.5, (1.0, 0.5)), "mobilenet_v3_small": (1.5, (1.0, 0.75))}
+WIDTHS = {SHORT: (1.5, (1.0, 0.5)), "mobilenet_v3_small": (1.5, (1.0, 0.75))} | {
+    name: (0.375, (0.25, 0.125)) for name in ("resnet34", "resnet50", "resnet101")
+}
 
 
 def spec_of(name, bn="switch"):

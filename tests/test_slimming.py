@@ -17,8 +17,10 @@ from edgessl.slimming.sliced import recalibrate
 NAMES = tuple(ENCODERS)
 
 
-# narrow hosts keep float64 cheap; at 0.5x this one has a residual connection more than at 0.75x
-WIDTHS = {"mobilenet_v3_small": (1.0, 0.75)}
+# narrow hosts keep float64 cheap; at 0.5x V3-small has a residual connection more than at 0.75x
+WIDTHS = {"mobilenet_v3_small": (1.0, 0.75)} | {
+    name: (0.25, 0.125) for name in ("resnet34", "resnet50", "resnet101")
+}
 
 
 def spec_of(name, widths=None, bn="switch"):

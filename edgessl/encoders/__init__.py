@@ -74,6 +74,17 @@ ENCODERS = Table(
                 "imagenet_weights": True,
             },
         ),
+        "resnet20": Entry(
+            "edgessl.encoders.resnet:RESNET20",
+            "ResNet-20 of 16-32-64 channels, for 32 px",
+            extra="train",
+            facts={
+                "features_1x": 64,
+                "macs_1x_224_m": 1999.9,
+                "source": "arXiv:1512.03385",
+                "imagenet_weights": False,
+            },
+        ),
         "resnet18": Entry(
             "edgessl.encoders.resnet:RESNET18",
             "ResNet-18, loads strictly into torchvision's class at 1x",
@@ -81,6 +92,39 @@ ENCODERS = Table(
             facts={
                 "features_1x": 512,
                 "macs_1x_224_m": 1814.1,
+                "source": "arXiv:1512.03385",
+                "imagenet_weights": True,
+            },
+        ),
+        "resnet34": Entry(
+            "edgessl.encoders.resnet:RESNET34",
+            "ResNet-34, loads strictly into torchvision's class at 1x",
+            extra="train",
+            facts={
+                "features_1x": 512,
+                "macs_1x_224_m": 3663.8,
+                "source": "arXiv:1512.03385",
+                "imagenet_weights": True,
+            },
+        ),
+        "resnet50": Entry(
+            "edgessl.encoders.resnet:RESNET50",
+            "ResNet-50, loads strictly into torchvision's class at 1x",
+            extra="train",
+            facts={
+                "features_1x": 2048,
+                "macs_1x_224_m": 4089.2,
+                "source": "arXiv:1512.03385",
+                "imagenet_weights": True,
+            },
+        ),
+        "resnet101": Entry(
+            "edgessl.encoders.resnet:RESNET101",
+            "ResNet-101, loads strictly into torchvision's class at 1x",
+            extra="train",
+            facts={
+                "features_1x": 2048,
+                "macs_1x_224_m": 7801.4,
                 "source": "arXiv:1512.03385",
                 "imagenet_weights": True,
             },
