@@ -25,6 +25,14 @@ The numeric self-checks of the method specification and where they are:
 20  test_slimming: the_slim_net_never_reads_removed_channels
 21  test_slimming: slim_passes_leave_the_host_statistics_alone_and_move_their_own
 22  test_slimming: weights_are_shared
+23  test_contrastive: a_found_key_among_orthogonal_ones
+24  test_contrastive: equal_logits_give_the_log_of_their_number
+25  test_contrastive: without_smoothing_soft_nce_is_info_nce, equal_logits_give...
+26  test_contrastive: the_queue_keeps_the_latest_keys_and_wraps
+27  test_contrastive: a_copy_follows_as_its_momentum_says
+28  test_contrastive: keys_get_no_gradient_and_move_after_the_step
+34  test_byol: equal_orthogonal_and_opposite_directions, the_loss_is_two_minus_two_cosines...,
+    the_momentum_rises_from_its_start_to_one
 38  test_optimizers: a_loss_scale_leaves_matrices_alone_and_scales_vectors
 39  test_optimizers: with_clip_a_step_never_exceeds_plain_sgd
 ==  ==========================================================================================

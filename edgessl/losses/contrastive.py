@@ -40,6 +40,35 @@ def info_nce(query_BD: Tensor, key_BD: Tensor, queue_KD: Tensor, temperature: fl
     return -logits.log_softmax(1)[:, 0].mean()
 
 
+def soft_nce(
+    query_BD: Tensor,
+    key_BD: Tensor,
+    queue_KD: Tensor,
+    temperature: float,
+    *,
+    smoothing: float,
+    hardest: int,
+) -> Tensor:
+    """Cross-entropy to a target that is shared with the most similar keys of the queue.
+
+    The own key gets 1 - ``smoothing``, each of the ``hardest`` keys that are most similar to the
+    query gets ``smoothing / hardest``. Which those are is no part of the gradient.
+
+    Source: SoftNCE of light-MoCo, arXiv:2212.07158. The first four arguments are those of
+    :func:`similarities`.
+
+    Args:
+        smoothing: In [0, 1); 0 gives :func:`info_nce`.
+        hardest: 1 to K.
+
+    Returns:
+        Scalar, the mean over the batch.
+    """
+    log_p = similarities(query_BD, key_BD, queue_KD, temperature).log_softmax(1)
+    hardest_B = log_p[:, 1:].topk(hardest, dim=1).values.mean(1)
+    return -((1 - smoothing) * log_p[:, 0] + smoothing * hardest_B).mean()
+
+
 def nt_xent(za_BD: Tensor, zb_BD: Tensor, *, temperature: float) -> Tensor:
     """Cross-entropy of finding the other view among all views of the batch.
 

@@ -89,6 +89,28 @@ METHODS = Table(
                 "status": "faithful; keys are shuffled into groups instead of across GPUs",
             },
         ),
+        "light-moco": Entry(
+            "edgessl.methods.light_moco:LightMoCo",
+            "light-MoCo: MoCo-v2 for small nets, part of the target on the hardest keys (SoftNCE)",
+            extra="train",
+            facts={
+                **passes(dense=4),
+                "teacher": False,
+                "source": "arXiv:2212.07158",
+                "status": "faithful; keys are shuffled into groups instead of across GPUs",
+            },
+        ),
+        "byol": Entry(
+            "edgessl.methods.byol:Byol",
+            "BYOL: predict what a momentum copy makes of the other view",
+            extra="train",
+            facts={
+                **passes(dense=8),
+                "teacher": False,
+                "source": "arXiv:2006.07733",
+                "status": "faithful",
+            },
+        ),
         "rekd-style": Entry(
             "edgessl.methods.rekd_style:RekdStyle",
             "ReKD style, a reconstruction: an online teacher's groups of images are positives",

@@ -11,35 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from pydantic import Field
 from torch import Tensor
 
-from edgessl.cost.training import Passes
-from edgessl.losses.contrastive import info_nce, unit
+from edgessl.losses.contrastive import info_nce
 from edgessl.methods import base
-from edgessl.methods.keys import Keys
+from edgessl.methods.momentum_contrast import Options, contrast, make_keys
 from edgessl.methods.projectors import mlp
-from edgessl.slimming.sliced import HOST
-
-
-class Options(base.Options):
-    """Options of ``moco-v2``."""
-
-    projector: base.Projector = (2048, 128)
-    temperature: float = Field(default=0.2, gt=0, description="divides the cosines")
-    queue: int = Field(default=4096, gt=0, description="keys of other images; 65536 on ImageNet")
-    momentum: float = Field(
-        default=0.99, ge=0, le=1, description="of the key encoder; 0.999 in long trainings"
-    )
-    symmetric: bool = Field(default=False, description="each view is query once; twice the cost")
-    shuffle_bn: int = Field(
-        default=2, ge=1, description="shuffled groups of keys with own batch statistics; 1: none"
-    )
-
-    def passes(self, usual: Passes) -> Passes:
-        """Twice as many when symmetric."""
-        return Passes(None, None, 8) if self.symmetric else usual
 
 
 class MoCoV2(base.Method):
@@ -52,10 +29,7 @@ class MoCoV2(base.Method):
         base.require_one_width(parts.encoder, "moco-v2")
         self.encoder, self.options = parts.encoder, options
         self.projector = mlp(parts.feature_size, options.projector)
-        self.keys = Keys(
-            self.encoder, self.projector, size=options.queue, dim=options.projector[-1],
-            groups=options.shuffle_bn, seed=parts.seed,
-        )  # fmt: skip
+        self.keys = make_keys(parts, self.projector, options)
         self.step, self.new_keys = 0, self.keys.latest_KD[:0]
 
     def begin(self, schedule: base.Schedule) -> None:
@@ -64,16 +38,11 @@ class MoCoV2(base.Method):
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``total`` for two views (B, 3, H, W)."""
-        xa, xb = views
-        pairs = [(xa, xb), (xb, xa)] if self.options.symmetric else [(xa, xb)]
-        losses, keys = [], []
-        for query, key in pairs:
-            q = unit(self.projector(self.encoder(query, width=HOST)))
-            k = self.keys(key, self.step)
-            losses.append(info_nce(q, k, self.keys.latest_KD, self.options.temperature))
-            keys.append(k)
-        self.new_keys = torch.cat(keys)
-        return {"total": torch.stack(losses).mean()}
+        tau, symmetric = self.options.temperature, self.options.symmetric
+        total, self.new_keys = contrast(
+            self, views, lambda q, k, queue: info_nce(q, k, queue, tau), symmetric=symmetric
+        )
+        return {"total": total}
 
     def after_step(self, step: int) -> None:
         """Move the key encoder and enqueue the new keys."""
