@@ -20,6 +20,7 @@ SPEC = InputSpec.square(16)
 OPTIONS = {
     "moco-v2": {"queue": 41, "shuffle_bn": 3},
     "light-moco": {"queue": 41, "ramp": True, "symmetric": True},
+    "ssl-small": {"queue": 41, "shuffle_bn": 3},
     "byol": {"momentum": 0.5, "predictor": 16},
 }
 ALONE = [name for name in METHODS if METHODS.load(name).teacher_kind in ("none", "optional")]

@@ -33,6 +33,7 @@ The numeric self-checks of the method specification and where they are:
 28  test_contrastive: keys_get_no_gradient_and_move_after_the_step
 34  test_byol: equal_orthogonal_and_opposite_directions, the_loss_is_two_minus_two_cosines...,
     the_momentum_rises_from_its_start_to_one
+35  test_ssl_small: with_its_settings_set_back_it_is_moco_v2
 38  test_optimizers: a_loss_scale_leaves_matrices_alone_and_scales_vectors
 39  test_optimizers: with_clip_a_step_never_exceeds_plain_sgd
 ==  ==========================================================================================

@@ -140,7 +140,9 @@ class Encoder(Section):
 class Views(Section):
     """Random views for pretraining: a preset, and what differs from it."""
 
-    preset: str = Field(default="cifar_asym", description="byol_asym, cifar_asym or moco_v2")
+    preset: str = Field(
+        default="cifar_asym", description="byol_asym, cifar_asym, moco_v2 or ssl_small"
+    )
     crop_scale: CropScale | None = Field(default=None, description="area of the crop, 0..1")
     flip: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None, description="probability; 0 where left and right differ in meaning"

@@ -71,6 +71,7 @@ _BYOL = ViewSpec(
     size=224, jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, gray=0.2
 )
 _MOCO = replace(_BYOL, crop_scale=(0.2, 1.0), saturation=0.4, blur=0.5)
+_SMALL = replace(_MOCO, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.4, gray=0.5)
 
 # name -> the views of one image, at 224 pixels
 PRESETS: Mapping[str, tuple[ViewSpec, ...]] = {
@@ -79,6 +80,8 @@ PRESETS: Mapping[str, tuple[ViewSpec, ...]] = {
     # the same for images of some 32 pixels, where a blur leaves nothing
     "cifar_asym": (_BYOL, replace(_BYOL, solarize=0.2)),
     "moco_v2": (_MOCO, _MOCO),
+    # the same with stronger colours, for small nets (SSL-Small)
+    "ssl_small": (_SMALL, _SMALL),
     # one mild view for training with labels
     "finetune": (
         ViewSpec(size=224, crop_scale=(0.5, 1.0), interpolation="bilinear"),

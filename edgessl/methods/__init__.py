@@ -100,6 +100,17 @@ METHODS = Table(
                 "status": "faithful; keys are shuffled into groups instead of across GPUs",
             },
         ),
+        "ssl-small": Entry(
+            "edgessl.methods.ssl_small:SslSmall",
+            "SSL-Small: MoCo-v2 with a recipe for small nets, maybe after a few epochs of SEED",
+            extra="train",
+            facts={
+                **passes(dense=4),
+                "teacher": False,
+                "source": "arXiv:2107.14762",
+                "status": "faithful; the warm start with SEED is asked for by init: seed",
+            },
+        ),
         "byol": Entry(
             "edgessl.methods.byol:Byol",
             "BYOL: predict what a momentum copy makes of the other view",

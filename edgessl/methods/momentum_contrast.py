@@ -42,9 +42,13 @@ class Contrasts(Protocol):
     """What :func:`contrast` needs of a method."""
 
     encoder: Sliced
-    projector: nn.Sequential
     keys: Keys
     step: int
+
+    @property
+    def projector(self) -> nn.Module:
+        """What makes queries of the features."""
+        ...
 
 
 def make_keys(parts: base.Parts, projector: nn.Module, options: Options) -> Keys:
