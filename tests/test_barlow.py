@@ -1,6 +1,8 @@
 """The Barlow loss against the paper's double sum and hand-computed values (float64)."""
 
+import forked
 import pytest
+import several_processes
 import torch
 from scipy.linalg import hadamard
 from torch.nn import functional as F
@@ -121,3 +123,40 @@ def test_shapes_that_make_no_sense_are_refused():
         Codes(torch.zeros(1, 4))
     with pytest.raises(ValueError, match="differ in shape"):
         loss(normal(4, 3), normal(4, 2))
+
+
+def in_processes(folder, weight, views, *, sync):
+    """Loss and mean gradient of two processes with half of the rows each; a list by process."""
+    halves = list(zip(*(view.chunk(2) for view in views), strict=True))
+    parts = {"weight": weight.tolist(), "rows": [[v.tolist() for v in half] for half in halves]}
+    answers = forked.CONTEXT.Queue()
+    started = [
+        forked.start(several_processes.one_process, rank, str(folder / "store"), parts, sync,
+                     answers)
+        for rank in (0, 1)
+    ]  # fmt: skip
+    found = [answers.get(timeout=120) for _ in started]
+    for process in started:
+        process.join(60)
+    return [(loss, torch.tensor(gradient, dtype=torch.float64)) for _, loss, gradient in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "dim"), [(12, 5), (6, 20)])  # the second in the Gram form
+def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path, rows, dim):
+    weight, views = normal(7, dim, 11), [normal(rows, 7, 12), normal(rows, 7, 13)]
+    whole = weight.clone().requires_grad_()
+    loss_of_all = several_processes.shared_loss(whole, views, sync=True)
+    loss_of_all.backward()
+    for value, gradient in in_processes(tmp_path, weight, views, sync=True):
+        assert value == pytest.approx(float(loss_of_all.detach()), rel=1e-12)
+        torch.testing.assert_close(gradient, whole.grad, rtol=1e-11, atol=1e-13)
+    # on its own statistics each half is another objective
+    apart = weight.clone().requires_grad_()
+    halves = zip(*(view.chunk(2) for view in views), strict=True)
+    mean = sum(several_processes.shared_loss(apart, half, sync=False) for half in halves) / 2
+    mean.backward()
+    (tmp_path / "store").unlink(missing_ok=True)
+    for _, gradient in in_processes(tmp_path, weight, views, sync=False):
+        torch.testing.assert_close(gradient, apart.grad, rtol=1e-11, atol=1e-13)
+    assert not torch.allclose(apart.grad, whole.grad, rtol=1e-2)
