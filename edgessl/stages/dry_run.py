@@ -7,9 +7,7 @@ only shows when all are opened (unreadable files, leaks between sources) is for
 
 from __future__ import annotations
 
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -31,12 +29,18 @@ from edgessl.stages.board_opening import asked_of
 from edgessl.stages.conversion import check_installed
 from edgessl.stages.dry_run_labels import work_with_labels
 from edgessl.stages.image_counts import count_images
+from edgessl.stages.memory import gpu_peak, process_peak
 from edgessl.stages.pretrain import best_device, build_method, make_plan
-from edgessl.stages.step_times import StepTimes, module_bytes, pass_seconds, pretraining_times
+from edgessl.stages.step_times import (
+    StepTimes,
+    module_bytes,
+    pass_seconds,
+    pretraining_times,
+    sampled_rows,
+)  # fmt: skip
 from edgessl.stages.watch import FEWEST, SHARE, Looker, as_deployed
 from edgessl.training.loop import Plan, Watch, check_plan, cut
 
-SAMPLE = 512  # images that are decoded, or a batch if that is more
 MB = 1e6
 
 
@@ -139,8 +143,7 @@ class DryRun:
         self.parts.append(Part("open images", decode * whole, f"{whole} images"))
 
     def _sampled(self, source: ImageSet) -> np.ndarray:
-        n = min(len(source), max(SAMPLE, self.recipe.pretrain.batch))
-        return np.random.Generator(np.random.PCG64(0)).permutation(len(source))[:n]
+        return sampled_rows(len(source), self.recipe.pretrain.batch)
 
     def _pretrain(self) -> None:
         recipe = self.recipe
@@ -231,14 +234,12 @@ class DryRun:
 
     def _memory_mb(self) -> dict[str, float | None]:
         """Return the peak of this process, with the images that were not loaded and a save."""
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         missing = max(0.0, self._image_bytes - self.pool.nbytes)
         saving = 2 * self.times.state_bytes if self.times else 0
-        gpu = torch.cuda.max_memory_allocated() / MB if self.device.type == "cuda" else None
+        gpu = gpu_peak()
         return {
-            "process": round((peak + missing + saving) / MB),
-            "gpu": None if gpu is None else round(gpu),
+            "process": round((process_peak() + missing + saving) / MB),
+            "gpu": None if gpu is None else round(gpu / MB),
         }
 
     def _bottleneck(self) -> dict[str, Any] | None:

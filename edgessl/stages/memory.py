@@ -11,6 +11,9 @@ import torch
 
 STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
+# the highest peaks that a PeakWatch made the system forget, in bytes
+_forgotten = {"process": 0, "gpu": 0}
+
 
 @dataclass(frozen=True, slots=True)
 class Peak:
@@ -35,27 +38,44 @@ class PeakWatch:
     peak: Peak
 
     def __enter__(self) -> PeakWatch:
-        self._forgot = _forget_peak()
-        self._before = resident_bytes("VmRSS") or peak_bytes()
-        if torch.cuda.is_available():
+        process, gpu = process_peak(), gpu_peak()
+        try:
+            FORGET.write_text("5", encoding="ascii")  # from here on, the peak starts anew
+            self._forgot, _forgotten["process"] = True, process
+        except OSError:
+            self._forgot = False
+        if gpu is not None:
+            _forgotten["gpu"] = gpu
             torch.cuda.reset_peak_memory_stats()
+        self._before = _resident("VmRSS") or process
         return self
 
     def __exit__(self, *_: object) -> None:
         gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-        self.peak = Peak(peak_bytes(), self._before, gpu, not self._forgot)
+        self.peak = Peak(_peak_now(), self._before, gpu, not self._forgot)
 
 
-def peak_bytes() -> int:
-    """Return the most resident memory that this process has had."""
-    found = resident_bytes("VmHWM")
-    if found is None:  # not Linux; Linux's own figure may be that of the parent process
+def process_peak() -> int:
+    """Return the most resident memory that this process has had, in bytes."""
+    return max(_peak_now(), _forgotten["process"])
+
+
+def gpu_peak() -> int | None:
+    """Return the most that torch has had allocated on the GPU, in bytes; None without one."""
+    if not torch.cuda.is_available():
+        return None
+    return max(torch.cuda.max_memory_allocated(), _forgotten["gpu"])
+
+
+def _peak_now() -> int:
+    found = _resident("VmHWM")
+    if found is None:  # not Linux, where the figure below may be that of the parent process
         unit = 1 if sys.platform == "darwin" else 1024
         found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return found
 
 
-def resident_bytes(field: str) -> int | None:
+def _resident(field: str) -> int | None:
     """Return ``VmRSS`` (now) or ``VmHWM`` (peak) of this process; None where it cannot be read."""
     try:
         lines = STATUS.read_text(encoding="utf-8").splitlines()
@@ -63,12 +83,3 @@ def resident_bytes(field: str) -> int | None:
         return None
     values = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
     return int(values[0]) * 1024 if values else None
-
-
-def _forget_peak() -> bool:
-    """Let the peak start anew from what is in use now; return whether the system did."""
-    try:
-        FORGET.write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
