@@ -18,7 +18,7 @@ from edgessl.core.console import Reporter
 from edgessl.core.errors import EdgeSSLError, MissingExtra
 from edgessl.core.registry import missing_extra
 
-__all__ = ["Finding", "cost", "doctor", "init", "predict", "runs"]
+__all__ = ["Finding", "cost", "doctor", "init", "paper_costs", "predict", "runs"]
 
 
 @dataclass(frozen=True)
@@ -141,29 +141,67 @@ def runs(folder: Path | None = None) -> Finding:
     return Finding("runs", {"runs": found}, after)
 
 
-def cost(settings: Mapping[str, Any] | None = None, *, images: int | None = None) -> Finding:
-    """Count parameters, operations and bytes of a pretraining; nothing is run.
+def cost(
+    settings: Mapping[str, Any] | None = None,
+    *,
+    images: int | None = None,
+    teacher: str | None = None,
+    teacher_epochs: int | None = None,
+    measure: bool = False,
+    reporter: Reporter | None = None,
+) -> Finding:
+    """Count parameters, operations and bytes of a pretraining, and compare the methods.
 
     Args:
         settings: Dotted recipe values; the others come from ``edgessl.yaml``, else defaults.
         images: Images to pretrain on; None counts those of the recipe.
+        teacher: As ``pretrain.teacher``, also for methods that are only compared; None takes the
+            recipe's, else a ResNet-50, told as an assumption.
+        teacher_epochs: Of a teacher whose own pretraining is not known; None: as many as here.
+        measure: Also take a few steps, and report seconds, hours and memory as ``measured``.
+        reporter: Told what is being measured.
 
     Raises:
         RecipeInvalid, DataInvalid: Bad values, or images that cannot be opened.
+        UsageProblem, FileInvalid: The teacher cannot be counted.
         MissingExtra: torch is not installed.
     """
-    for package in ("torch", "torchvision"):
-        if find_spec(package) is None:
-            raise missing_extra("edgessl cost", package, "train")
+    _require_torch()
     from edgessl.core.recipe_text import read_recipe_values
-    from edgessl.stages.cost import cost_of
+    from edgessl.stages.cost import cost_of, taught_by
     from edgessl.stages.opening import DEFAULTS_FILE
     from edgessl.stages.recipes import validated
 
     there = DEFAULTS_FILE.is_file()
     recipe = validated(read_recipe_values(DEFAULTS_FILE) if there else {}, settings)
-    result = cost_of(recipe, images) | {"values_from": str(DEFAULTS_FILE) if there else "defaults"}
+    result = cost_of(recipe, images, teacher=teacher, teacher_epochs=teacher_epochs)
+    result["values_from"] = str(DEFAULTS_FILE) if there else "defaults"
+    if measure:
+        from edgessl.stages.measured_cost import measured_cost
+
+        counted = result["training"]["images"]
+        result["measured"] = measured_cost(
+            taught_by(recipe, teacher), counted, reporter or Reporter()
+        )
     return Finding("cost", result, "edgessl pretrain")
+
+
+def paper_costs() -> Finding:
+    """Compute the cost column of the SACL+XD paper, row by row, beside what is printed there.
+
+    Raises:
+        MissingExtra: torch is not installed.
+    """
+    _require_torch()
+    from edgessl.stages.paper_costs import paper_costs as stage
+
+    return Finding("cost", stage(), "edgessl cost")
+
+
+def _require_torch() -> None:
+    for package in ("torch", "torchvision"):
+        if find_spec(package) is None:
+            raise missing_extra("edgessl cost", package, "train")
 
 
 def doctor(*, target: str | None = None, device: str | None = None) -> Finding:

@@ -5,96 +5,97 @@ import json
 import pytest
 import torch
 from command_line import edgessl
+from torch import nn
 
 from edgessl import api_light
-from edgessl.core.errors import DataInvalid, RecipeInvalid
+from edgessl.cli.cost import text
+from edgessl.core import files
+from edgessl.core.artifact import Artifact, InputSpec
+from edgessl.core.errors import DataInvalid, RecipeInvalid, UsageProblem
+from edgessl.core.registry import Entry
+from edgessl.core.widths import parse_width
 from edgessl.cost.macs import count_macs
-from edgessl.cost.training import THOP_BATCHNORM_OPS, Passes, stored_bytes, training_flops
+from edgessl.cost.training import Passes, stored_bytes
 from edgessl.data.view_specs import PRESETS
 from edgessl.encoders import ENCODERS
-from edgessl.methods import METHODS
+from edgessl.methods import METHODS, base
+from edgessl.slimming.extract import NetSpec, build_sliced
 from edgessl.slimming.sliced import HOST, Sliced
-from edgessl.stages.pretrain import build_method
+from edgessl.stages.cost import cost_of
+from edgessl.stages.cost_nets import Nets, operations_of
+from edgessl.stages.cost_teacher import teacher_cost
 from edgessl.stages.recipes import validated
 
-IMAGENET = 1_281_167
+SHORT = "mobilenet_v1_short"
 
 
-def macs(name: str, width: float, norm: int = THOP_BATCHNORM_OPS) -> int:
-    with torch.device("meta"):
-        network = ENCODERS.load(name).network(width, classes=1000)
-    return count_macs(network, 224, 224, batchnorm_ops=norm)
+def test_operations_of_a_net_worked_out_by_hand():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1, bias=False),  # 8 x 8 outputs of 4 channels, 27 MACs each
+        nn.BatchNorm2d(4),  # 256 outputs
+        nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=4),  # depthwise: 4 x 4 x 4, 9 MACs each
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 5),
+    )
+    macs = 256 * 27 + 64 * 9 + 4 * 5
+    assert count_macs(net, 8, 8) == macs
+    assert operations_of(net, 8) == {"macs": macs, "seed_compat": macs + 4 * 256}
+    assert not any(layer._forward_hooks for layer in net.modules())  # left as it was
+    assert all(not tensor.is_meta for tensor in net.parameters())
 
 
-@pytest.mark.parametrize(
-    ("name", "width", "plain", "with_batchnorm"),
-    [
-        ("mobilenet_v3_large", 1.0, 216.6, 234.2),
-        ("mobilenet_v3_large", 1.5, 481.0, 507.7),
-        ("mobilenet_v1", 1.0, 568.7, 588.9),
-        ("mobilenet_v1", 1.5, 1257.7, 1288.0),
-        ("efficientnet_b0", 1.0, 385.8, 412.8),
-        ("efficientnet_b0", 1.4, 743.8, 782.2),
-        ("efficientnet_b0", 1.5, 863.2, 904.9),
-    ],
-)
-def test_macs_of_whole_classifiers_at_224_px(name, width, plain, with_batchnorm):
-    assert macs(name, width, 0) / 1e6 == pytest.approx(plain, abs=0.06)
-    assert macs(name, width) / 1e6 == pytest.approx(with_batchnorm, abs=0.06)
-
-
-# Meng et al., NeurIPS 2023, column "Training FLOPs (e+17)"; 1.4 % is the rounding of "15"
-@pytest.mark.parametrize(
-    ("units", "name", "host", "epochs", "printed", "tolerance"),
-    [
-        (Passes(None, None, 6), "mobilenet_v3_large", 1.0, 200, 7.2e17, 0.001),
-        (Passes(None, None, 6), "mobilenet_v3_large", 1.0, 100, 3.6e17, 0.001),
-        (Passes(None, None, 6), "mobilenet_v1", 1.0, 100, 9.0e17, 0.007),
-        (Passes(None, None, 4), "mobilenet_v3_large", 1.0, 200, 4.8e17, 0.001),  # MoCo-v2
-        (Passes(None, None, 4), "efficientnet_b0", 1.0, 200, 8.5e17, 0.006),  # MoCo-v2
-        (Passes(4, 4, 6), "mobilenet_v3_large", 1.5, 200, 15e17, 0.015),
-        (Passes(4, 4, 6), "mobilenet_v1", 1.5, 100, 19e17, 0.014),
-        # printed for a 1.5x host, which costs 27.0; a 1.4x host gives the printed figure
-        (Passes(4, 4, 6), "efficientnet_b0", 1.4, 200, 24e17, 0.022),
-    ],
-)
-def test_published_training_costs_are_reproduced(units, name, host, epochs, printed, tolerance):
-    slims = [macs(name, 1.0)] if host != 1.0 else []
-    per_image = units.operations(macs(name, host), slims)
-    assert training_flops(per_image, IMAGENET, epochs) == pytest.approx(printed, rel=tolerance)
+TEACHER = 10_000.0  # what a pass of the teacher weighs in the test below
 
 
 @pytest.mark.parametrize("width", ["0.25x", "0.5x-0.25x", "0.75x-0.5x-0.25x"])
 @pytest.mark.parametrize("name", list(METHODS))
 def test_the_table_says_the_passes_that_a_method_makes(name, width):
     """A pass with gradient is three units, one without is one; a teacher's passes count too."""
-    passes, views = Passes.of(METHODS[name].facts), METHODS.load(name).views
-    preset = next((n for n, specs in PRESETS.items() if len(specs) == views), None)
-    assert preset, f"no preset of views makes {views}"
-    encoder = {"name": "mobilenet_v1_short", "width": width}
-    section = {"method": name, "options": {"projector": [8, 8]}, "views": {"preset": preset}}
-    recipe = validated({"encoder": encoder, "pretrain": section})
-    slims = 0 if "-" not in width else width.count("-")
+    passes, kind = Passes.of(METHODS[name].facts), METHODS.load(name)
+    assert any(len(specs) >= kind.views for specs in PRESETS.values())
+    slims = width.count("-")
+    units = []
+
+    def count(x, output, weight):
+        with_gradient = 3 if output.requires_grad else 1
+        units.append(weight * with_gradient * len(x) / 4)  # keys are encoded in groups
+
     try:
-        said = passes.operations(100.0, [1.0] * slims)
+        said = passes.operations(100.0, [1.0] * slims, teacher=TEACHER)
     except RecipeInvalid:
         with pytest.raises(RecipeInvalid, match="width"):
-            build_method(recipe)
+            built(kind, width, count)
         return
-    method, _ = build_method(recipe)
-    forward, units = Sliced.forward, []
+    method, forward = built(kind, width, count), Sliced.forward
 
     def counted(self, x, *, width, **options):
         output = forward(self, x, width=width, **options)
         if x.ndim == 4:  # images: an encoder, not a projector
-            weight = 3 if output.requires_grad else 1
-            units.append(weight * (100 if not slims or width == HOST else 1))
+            count(x, output, 100 if not slims or width == HOST else 1)
         return output
 
+    views = [torch.randn(4, 3, 16, 16) for _ in range(kind.views)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sliced, "forward", counted)
-        method.train()([torch.randn(4, 3, 16, 16) for _ in range(method.views)])
+        method.train()(views, *([torch.tensor([0, 1, 2, 0])] if kind.uses_labels else []))
     assert sum(units) == said
+
+
+def built(kind, width, count):
+    """A method with small nets; passes of its teacher, and of copies of it, are counted."""
+    architecture, (host, *slims) = ENCODERS.load(SHORT), parse_width(width)
+    net = build_sliced(architecture, NetSpec(SHORT, host, tuple(slims), "stock", "switch"), seed=0)
+    group = architecture.feature_group(net.host)
+    features = {label: slim.plan.groups[group] for label, slim in net.slims.items()}
+    teacher = None
+    if kind.teacher_kind in ("frozen", "online"):
+        network = architecture.network(0.25, classes=None)
+        network.register_forward_hook(lambda _, inputs, out: count(inputs[0], out, TEACHER))
+        teacher = base.Teacher(network, architecture.feature_size(0.25), None, "teacher")
+    parts = base.Parts(encoder=net, features=features, teacher=teacher, classes=3)
+    # with labels a classifier reads the features: there is no projector
+    return kind(parts, kind.Options(**({} if kind.uses_labels else {"projector": (8, 8)})))
 
 
 def test_a_method_is_refused_at_widths_that_it_does_not_train():
@@ -133,7 +134,7 @@ def test_cost_takes_its_values_from_the_folder(tmp_path, monkeypatch):
     host, slim = result["nets"]
     per_image = 4 * host["macs"] + 4 * slim["macs"]
     assert result["per_image"]["macs"] == per_image
-    assert result["training"]["flops"] == 2 * per_image * 1000 * 3
+    assert result["training"]["flops"]["macs"] == 2 * per_image * 1000 * 3
     assert result["stored_images"] == {"side": 16, "bytes": 1050 * 16 * 16 * 3, "where": "memory"}
     assert result["kind"] == "computed"
     with pytest.raises(DataInvalid, match="fewer than one batch"):
@@ -142,11 +143,128 @@ def test_cost_takes_its_values_from_the_folder(tmp_path, monkeypatch):
     assert api_light.cost().result["training"]["images"] == 1078
 
 
+def recipe(method="sacl-xd", width="0.5x-0.25x", teacher=None, **pretrain):
+    section = {"method": method, "batch": 10, "epochs": 2, "teacher": teacher} | pretrain
+    encoder = {"name": SHORT, "width": width}
+    return validated({"encoder": encoder, "data": {"imgsz": 16}, "pretrain": section})
+
+
+def flops(method, width, *, epochs=2, **more):
+    found = cost_of(recipe(method, width, epochs=epochs), 100, **more)
+    return found["training"]["flops"]["macs"]
+
+
+def test_flops_are_linear_in_epochs_and_a_wider_host_costs_more():
+    """Self-check 41."""
+    assert flops("sacl-xd", "0.5x-0.25x", epochs=6) == 3 * flops("sacl-xd", "0.5x-0.25x")
+    assert flops("xd", "0.25x") == flops("sacl-xd", "0.25x") < flops("sacl-xd", "0.5x-0.25x")
+
+
+def test_every_method_stands_beside_the_chosen_one():
+    found = cost_of(recipe("sacl", "0.75x-0.5x-0.25x"), 100)
+    rows = {row["method"]: row for row in found["compared"]}
+    assert list(rows) == list(METHODS)
+    assert rows["sacl"]["ratio"] == {"macs": 1.0, "seed_compat": 1.0}
+    assert rows["sacl"]["flops"] == found["training"]["flops"]
+    host, *slims = (net["macs"] for net in found["nets"])
+    expected = (4 * host + 4 * sum(slims)) / (3 * host + 3 * sum(slims))
+    assert rows["sacl-xd"]["ratio"]["macs"] == pytest.approx(expected, abs=1e-4)
+    # what trains one width has to be run once for every slim net that SACL trains at once
+    assert rows["barlow"]["widths"] == ["0.5x", "0.25x"]
+    assert rows["barlow"]["flops"]["macs"] == 2 * 6 * sum(slims) * 100 * 2
+
+
+def test_projectors_are_told_and_left_out():
+    options = {"options": {"projector": [10, 20]}}
+    found = cost_of(recipe("barlow", "0.25x", **options), 100)
+    (net,) = found["nets"]
+    assert net["features"] == 128
+    assert net["projector_macs"] == 128 * 10 + 10 * 20
+    assert found["per_image"]["macs"] == 6 * net["macs"]
+    assert "projector is large" not in text(found | {"values_from": "defaults"})
+    wide = cost_of(recipe("barlow", "0.25x", options={"projector": [2048, 2048]}), 100)
+    assert wide["per_image"] == found["per_image"]
+    assert "projector is large" in text(wide | {"values_from": "defaults"})
+
+
+class Taught(base.Method):
+    """One pass with gradient, one of a frozen teacher, and local crops."""
+
+    teacher_kind, takes_local = "frozen", True
+
+
+@pytest.fixture
+def taught(monkeypatch):
+    facts = {"dense_units": 3, "teacher_units": 1}
+    monkeypatch.setitem(METHODS.entries, "taught", Entry(f"{__name__}:Taught", "", facts=facts))
+
+
+def test_a_teacher_is_counted_while_it_teaches_and_its_pretraining_apart(taught):
+    given = recipe("taught", "0.25x", teacher="resnet18@0.5x")
+    found = cost_of(given, 100, teacher_epochs=7)
+    student = found["nets"][0]["macs"]
+    teacher = Nets("resnet18", "stock", 16).one_pass(0.5)
+    assert found["teacher"]["one_pass"] == teacher
+    assert found["passes"] == "3 S + 1 T"
+    assert found["training"]["flops"]["macs"] == 2 * (3 * student + teacher["macs"]) * 100 * 2
+    # 7 epochs of MoCo-v2, 4 units
+    assert found["training"]["flops_before"]["macs"] == 2 * 4 * teacher["macs"] * 100 * 7
+    rows = {row["method"]: row for row in found["compared"]}
+    assert (rows["taught"]["ratio"]["macs"], rows["taught"]["ratio_with_teacher"]["macs"]) == (1, 1)
+    both = found["training"]["flops"]["macs"] + found["training"]["flops_before"]["macs"]
+    alone = rows["barlow"]["flops"]["macs"]
+    assert rows["barlow"]["ratio_with_teacher"]["macs"] == pytest.approx(alone / both, abs=1e-4)
+    shown = text(found | {"values_from": "defaults"})
+    assert "T: resnet18@0.5x, " in shown
+    assert "assumed; --teacher-epochs changes it" in shown
+
+
+def test_a_teacher_that_nobody_named_is_told_as_an_assumption(taught):
+    found = cost_of(recipe(), 100)
+    assert found["teacher"] is None  # SACL+XD has none
+    assert found["compared_teacher"]["name"] == "resnet50"
+    assert found["compared_teacher"]["assumed"]
+    assert "resnet50 (assumed; --teacher names another)" in text(found | {"values_from": "x"})
+    with pytest.raises(UsageProblem, match="unknown encoder 'resnet5'"):
+        cost_of(recipe(), 100, teacher="resnet5")
+
+
+def test_the_pretraining_of_an_own_teacher_is_what_it_was(tmp_path):
+    folder = tmp_path / "teacher"
+    files.write_bytes(folder / "encoder.safetensors", b"")
+    facts = {
+        "form": "host", "architecture": "resnet18", "host_width": 0.5, "slim_widths": [0.5],
+        "stem": "stock", "method": "barlow", "options": {}, "epochs": 9, "images": 40,
+    }  # fmt: skip
+    Artifact.sealed(
+        folder, ["encoder.safetensors"], artifact_kind="encoder", format="safetensors",
+        input=InputSpec.square(32), facts=facts,
+    )  # fmt: skip
+    found = teacher_cost(recipe(), images=100, epochs=2, name=str(folder))
+    assert found.one_pass == Nets("resnet18", "stock", 16).one_pass(0.5)
+    at_32_px = Nets("resnet18", "stock", 32).one_pass(0.5)["macs"]
+    assert not found.pretraining["assumed"]
+    assert found.pretraining["flops"]["macs"] == 2 * 6 * at_32_px * 40 * 9
+
+
+def test_local_crops_are_counted_at_their_own_size(taught):
+    views = {"preset": "moco_v2", "local": 2, "local_size": 8}
+    given = recipe("taught", "0.25x", teacher="resnet18", views=views)
+    found = cost_of(given, 100)
+    nets = Nets(SHORT, "stock", 16)
+    assert found["local_crops"] == {"count": 2, "side": 8}
+    assert found["passes"] == "3 S + 6 L + 1 T"  # two crops with gradient
+    assert found["per_image"]["macs"] == (
+        3 * nets.one_pass(0.25)["macs"] + 6 * nets.one_pass(0.25, 8)["macs"]
+        + found["teacher"]["one_pass"]["macs"]
+    )  # fmt: skip
+
+
 def test_the_command_says_what_was_counted(tmp_path):
     out, err = edgessl("cost", "--images", "5000", "--width", "1x", cwd=tmp_path)
     assert "nothing was measured" in out
     assert "6 S" in out
+    assert "every method on this encoder" in out
     assert "next: edgessl pretrain" in err
     out, _ = edgessl("cost", "--method", "nosuch", "--json", cwd=tmp_path, expect=2)
     assert json.loads(out)["error"]["code"] == 2
-    edgessl("cost", "--images", "10", cwd=tmp_path, expect=3)

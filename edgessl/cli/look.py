@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edgessl.cli import completion, show
+from edgessl.cli import cost as cost_text
 from edgessl.cli import options as o
 from edgessl.cli.app import LOOK, USE, app, tell
 from edgessl.core.errors import UsageProblem
@@ -101,30 +102,65 @@ def cost(
     ] = None,
     imgsz: o.Imgsz = None,
     batch: Annotated[int | None, typer.Option("--batch", min=2, help="Images per step.")] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher",
+            help="Encoder or folder; default: the recipe's, else resnet50.",
+            autocompletion=completion.encoders,
+        ),
+    ] = None,
+    teacher_epochs: Annotated[
+        int | None,
+        typer.Option("--teacher-epochs", min=1, help="Of its own pretraining, if unknown."),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also take a few steps: seconds, hours, memory.")
+    ] = False,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The paper's cost table beside what is counted here.")
+    ] = False,
     set_: o.Set = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Count what pretraining will cost: parameters, operations, memory of the images.
+    """Count what pretraining will cost, beside every other method; --measure times steps.
 
     Examples:
     edgessl cost
 
     edgessl cost --encoder mobilenet_v3_large --imgsz 224 --images 1281167 --epochs 200
+
+    edgessl cost --method barlow --width 1x --measure
+
+    edgessl cost --paper
     """
     from edgessl import api_light
     from edgessl.encoders import ENCODERS
     from edgessl.methods import METHODS
 
-    del verbose
     values = {
         "pretrain.method": o.known(METHODS, method), "encoder.name": o.known(ENCODERS, encoder),
         "encoder.width": o.known_width(width), "pretrain.epochs": epochs, "data.imgsz": imgsz,
         "pretrain.batch": batch,
     }  # fmt: skip
-    finding = api_light.cost(o.settings(set_, values), images=images)
-    tell(finding, "" if as_json else show.cost(finding.result), as_json, quiet)
+    given = o.settings(set_, values)
+    beside = {"--images": images, "--teacher": teacher, "--teacher-epochs": teacher_epochs}
+    if paper:
+        if given or measure or any(value is not None for value in beside.values()):
+            raise UsageProblem(
+                "--paper counts the networks of the paper's table, not those of a recipe",
+                hint="edgessl cost --paper, without other options",
+            )
+        finding = api_light.paper_costs()
+        tell(finding, "" if as_json else cost_text.paper_text(finding.result), as_json, quiet)
+        return
+    finding = api_light.cost(
+        given, images=images, teacher=teacher, teacher_epochs=teacher_epochs, measure=measure,
+        reporter=o.reporter(quiet, verbose, as_json),
+    )  # fmt: skip
+    tell(finding, "" if as_json else cost_text.text(finding.result), as_json, quiet)
 
 
 @app.command(rich_help_panel=LOOK)

@@ -147,35 +147,6 @@ def _figure(best: Mapping[str, Any] | None) -> str:
     return f"{best['metric']} {100 * best['value']:.1f} %{interval} {best['stage']}: {where}"
 
 
-def cost(result: Mapping[str, Any]) -> str:
-    """Return the costs, with what each figure counts."""
-    training, stored = result["training"], result["stored_images"]
-    rows = [
-        (f"{net['role']} {net['width']}", millions(net["parameters"]), millions(net["macs"]),
-         millions(net["macs_with_batchnorm"]), f"{net['features']:,}")
-        for net in result["nets"]
-    ]  # fmt: skip
-    head = ("net, without classifier", "parameters", "MACs", "+ 4 per BatchNorm", "features")
-    per_image = result["per_image"]
-    starts = f", {training['starts']} starts" if training["starts"] > 1 else ""
-    return (
-        f"{result['method']}, {result['encoder']} {result['width']}, stem {result['stem']}, "
-        f"{result['imgsz']} px (other values: {result['values_from']})\n"
-        "computed by counting operations; nothing was measured\n\n"
-        + table(head, rows, right="1234")
-        + f"\none image and step: {result['passes']} (H host, S slim or only net; forward 1, "
-        f"forward and backward 3)\n                    = {millions(per_image['macs'])} MACs, "
-        f"{millions(per_image['macs_with_batchnorm'])} with BatchNorm\n"
-        f"pretraining:        {training['images']:,} images, batch {training['batch']}, "
-        f"{training['epochs']:,} epochs = {training['steps']:,} steps{starts}\n"
-        f"                    {training['flops']:.2e} FLOPs, "
-        f"{training['flops_with_batchnorm']:.2e} with BatchNorm (2 per MAC; projector, views and "
-        "loss left out)\n"
-        f"images, decoded:    {size(stored['bytes'])} at {stored['side']} px, kept in "
-        f"{stored['where']}\n"
-    )
-
-
 def doctor(result: Mapping[str, Any]) -> str:
     """Return what works, what is missing, and the command that mends it."""
     s = result["system"]

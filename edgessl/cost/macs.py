@@ -2,8 +2,7 @@
 
 MACs are those of convolutions and Linear layers (a multiply and an add count once); BatchNorm,
 activations and pooling are left out, as in torchvision's published figures. Some published
-tables add four operations per BatchNorm output, as the tool ``thop`` does; ``batchnorm_ops``
-gives those figures.
+tables add operations per BatchNorm output, so these outputs are counted too.
 """
 
 from __future__ import annotations
@@ -14,34 +13,38 @@ import torch
 from torch import Tensor, nn
 
 
+def count_macs(network: nn.Module, height: int, width: int) -> int:
+    """Return the multiply-accumulates of one image; see :func:`count_operations`."""
+    return count_operations(network, height, width)[0]
+
+
 @torch.no_grad()
-def count_macs(network: nn.Module, height: int, width: int, *, batchnorm_ops: int = 0) -> int:
-    """Count the MACs of one image.
+def count_operations(network: nn.Module, height: int, width: int) -> tuple[int, int]:
+    """Count what one forward pass at batch 1 does.
 
     Args:
         network: Images (B, 3, H, W) to anything; it is left as it was.
         height: H in pixels.
         width: W in pixels.
-        batchnorm_ops: Operations counted per output element of a BatchNorm; see above.
 
     Returns:
-        Multiply-accumulates of one forward pass at batch 1.
+        Multiply-accumulates, and output elements of BatchNorms.
     """
-    trial, total = copy.deepcopy(network).to("meta").eval(), 0
+    trial, macs, normed = copy.deepcopy(network).to("meta").eval(), 0, 0
 
     def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
+        nonlocal macs, normed
         if isinstance(layer, nn.Conv2d):
             kernel_height, kernel_width = layer.kernel_size
             per_output = layer.in_channels // layer.groups * kernel_height * kernel_width
-            total += output.numel() * per_output
+            macs += output.numel() * per_output
         elif isinstance(layer, nn.Linear):
-            total += inputs[0].numel() * layer.out_features
+            macs += inputs[0].numel() * layer.out_features
         else:
-            total += batchnorm_ops * output.numel()
+            normed += output.numel()
 
     for layer in trial.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             layer.register_forward_hook(add)
     trial(torch.empty(1, 3, height, width, device="meta"))
-    return total
+    return macs, normed

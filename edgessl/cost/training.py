@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 from edgessl.core.errors import RecipeInvalid
 
-THOP_BATCHNORM_OPS = 4  # per BatchNorm output element, as published cost tables count them
+# how operations are counted: operations per BatchNorm output element, beside the MACs of
+# convolutions and Linear layers; published cost tables count them as the tool thop does
+COUNTINGS = {"macs": 0, "seed_compat": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,13 @@ class Passes:
     @classmethod
     def of(cls, facts: Mapping[str, str | float | bool]) -> Passes:
         """Read the units of a method from its entry's facts."""
-        host, slim, dense = (facts.get(f"{name}_units") for name in ("host", "slim", "dense"))
-        teacher, local = (int(facts.get(f"{name}_units", 0)) for name in ("teacher", "local"))
-        return cls(*(None if n is None else int(n) for n in (host, slim, dense)), teacher, local)
+
+        def units(name: str) -> int | None:
+            found = facts.get(f"{name}_units")
+            return None if found is None else int(found)
+
+        beside = (units("teacher") or 0, units("local") or 0)
+        return cls(units("host"), units("slim"), units("dense"), *beside)
 
     def operations(
         self, host: float, slims: Sequence[float], *, teacher: float = 0.0, local: float = 0.0

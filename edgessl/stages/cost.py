@@ -2,55 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
-
-import torch
-from torch import nn
 
 from edgessl.core.artifact import InputSpec
 from edgessl.core.recipe import Recipe
 from edgessl.core.widths import width_label
-from edgessl.cost.macs import count_macs
-from edgessl.cost.training import THOP_BATCHNORM_OPS, Passes, stored_bytes, training_flops
+from edgessl.cost.training import COUNTINGS, Passes, stored_bytes, training_flops
 from edgessl.data.decode import MEMORY_LIMIT_BYTES
 from edgessl.data.sources import open_source
 from edgessl.encoders import ENCODERS
 from edgessl.methods import METHODS
+from edgessl.stages.cost_nets import Nets, meta_network
+from edgessl.stages.cost_teacher import TeacherCost, teacher_cost
+from edgessl.stages.pretrain import make_view_specs, method_options
 from edgessl.training.loop import Plan, check_plan
 
+LOCAL_UNITS = 3  # a local crop is a pass with gradient
 
-def cost_of(recipe: Recipe, images: int | None = None) -> dict[str, Any]:
+
+def cost_of(
+    recipe: Recipe,
+    images: int | None = None,
+    *,
+    teacher: str | None = None,
+    teacher_epochs: int | None = None,
+) -> dict[str, Any]:
     """Count parameters, operations and bytes of a recipe's pretraining.
 
     Args:
         recipe: Its data, encoder and pretrain sections.
         images: Images to pretrain on; None counts those that the recipe names.
+        teacher: As ``pretrain.teacher``, also for methods that are only compared; None takes the
+            recipe's, else a ResNet-50, told as an assumption.
+        teacher_epochs: Of a teacher whose own pretraining is not known; None: as many as here.
 
     Returns:
-        JSON values; ``macs`` of one image are those of convolutions and Linear layers,
-        ``macs_with_batchnorm`` adds four operations per BatchNorm output, as published cost
-        tables do. Networks are without a classifier, as in pretraining.
+        JSON values. Operations come in two countings (see
+        :data:`edgessl.cost.training.COUNTINGS`): ``macs`` of convolutions and Linear layers, and
+        ``seed_compat``, which adds four operations per BatchNorm output, as published cost tables
+        do. Networks are without a classifier, as in pretraining. ``compared`` holds every method
+        on the same encoder and images.
 
     Raises:
         RecipeInvalid: The method does not train these widths.
         DataInvalid: The images of the recipe cannot be opened, or are fewer than a batch.
+        UsageProblem, FileInvalid: The teacher cannot be counted.
     """
-    host, *slims = recipe.widths
-    dense = slims == [host]
-    nets = [_net(recipe, host, "only net" if dense else "host")]
-    nets += [] if dense else [_net(recipe, width, "slim") for width in slims]
-    spec = InputSpec.square(recipe.data.imgsz)
     section = recipe.pretrain
-    passes = Passes.of(METHODS[section.method].facts)
-    per_image = {
-        key: passes.operations(nets[0][key], [net[key] for net in nets[1:]])
-        for key in ("macs", "macs_with_batchnorm")
-    }
     images = _images(recipe) if images is None else images
     plan = Plan(images, section.batch, section.epochs, section.learning_rate)
     check_plan(plan)
     seen = plan.steps_per_epoch * plan.batch
-    flops = {key: training_flops(macs, seen, plan.epochs) for key, macs in per_image.items()}
+    helper = teacher_cost(recipe, images=seen, epochs=teacher_epochs or plan.epochs, name=teacher)
+    bill = _Bill(recipe, Nets(recipe.encoder.name, recipe.encoder.stem, recipe.data.imgsz),
+                 helper, seen * plan.epochs * len(recipe.starts))  # fmt: skip
+    own = bill.of(section.method)
+    taught = METHODS.load(section.method).teacher_kind != "none"
+    spec = InputSpec.square(recipe.data.imgsz)
     size = stored_bytes(images, spec.resize)
     return {
         "method": section.method,
@@ -58,45 +69,141 @@ def cost_of(recipe: Recipe, images: int | None = None) -> dict[str, Any]:
         "width": recipe.encoder.width,
         "stem": recipe.encoder.stem,
         "imgsz": recipe.data.imgsz,
-        "nets": nets,
-        "passes": passes.text(0 if dense else len(slims)),
-        "per_image": per_image,
+        "classifier": "not counted",
+        "nets": _nets(bill),
+        "teacher": helper.as_dict() if taught else None,
+        "local_crops": _local_crops(recipe),
+        "passes": own["passes"],
+        "per_image": bill.step(section.method),
         "training": {
             "images": images,
             "epochs": plan.epochs,
             "batch": plan.batch,
             "steps": plan.steps,
             "starts": len(recipe.starts),
-            "flops": flops["macs"] * len(recipe.starts),
-            "flops_with_batchnorm": flops["macs_with_batchnorm"] * len(recipe.starts),
+            "flops": own["flops"],
+            "flops_before": own["flops_before"],
         },
+        "compared": _compared(bill, own),
+        "compared_teacher": helper.as_dict(),
         "stored_images": {
             "side": spec.resize,
             "bytes": size,
             "where": "memory" if size <= MEMORY_LIMIT_BYTES else "a file in the run folder",
         },
         "kind": "computed",
-    }
+    }  # fmt: skip
 
 
-def _net(recipe: Recipe, width: float, role: str) -> dict[str, Any]:
-    architecture, side = ENCODERS.load(recipe.encoder.name), recipe.data.imgsz
-    with torch.device("meta"):
-        network: nn.Module = architecture.network(width, classes=None, stem=recipe.encoder.stem)
-    return {
-        "role": role,
-        "width": width_label(width),
-        "parameters": sum(tensor.numel() for tensor in network.parameters()),
-        "features": architecture.feature_size(width),
-        "macs": count_macs(network, side, side),
-        "macs_with_batchnorm": count_macs(network, side, side, batchnorm_ops=THOP_BATCHNORM_OPS),
-    }
+def taught_by(recipe: Recipe, teacher: str | None) -> Recipe:
+    """Return the recipe with a teacher, if one is named and its method has one."""
+    if teacher is None or METHODS.load(recipe.pretrain.method).teacher_kind == "none":
+        return recipe
+    section = recipe.pretrain.model_copy(update={"teacher": teacher})
+    return recipe.model_copy(update={"pretrain": section})
+
+
+@dataclass(frozen=True, slots=True)
+class _Bill:
+    """Costs of any method with the encoder, images and teacher of a recipe."""
+
+    recipe: Recipe
+    nets: Nets
+    teacher: TeacherCost
+    seen: int  # images in the whole training
+
+    @property
+    def widths(self) -> tuple[float, list[float]]:
+        """Host and slim nets; none where the host is the only net."""
+        host, *slims = self.recipe.widths
+        return host, [] if slims == [host] else slims
+
+    def passes(self, method: str) -> Passes:
+        """Return the units of a method, with the recipe's options where it is the recipe's."""
+        usual = Passes.of(METHODS[method].facts)
+        if method != self.recipe.pretrain.method:
+            return usual
+        passes = method_options(self.recipe).passes(usual)
+        crops = self.recipe.pretrain.views.local
+        return replace(passes, local=passes.local or LOCAL_UNITS * crops)
+
+    def step(self, method: str, widths: tuple[float, Sequence[float]] | None = None) -> Any:
+        """Return the operations of a step per image, by counting."""
+        crops = _local_crops(self.recipe) if method == self.recipe.pretrain.method else None
+        return self.nets.step(
+            self.passes(method), widths or self.widths, teacher=self.teacher.one_pass,
+            local_side=crops["side"] if crops else 0,
+        )  # fmt: skip
+
+    def of(self, method: str) -> dict[str, Any]:
+        """Return the FLOPs of a method; one that trains one width trains once for every slim net.
+
+        ``flops_before`` are those of the pretraining of a teacher that must be there before; None
+        where none must.
+        """
+        passes, (host, slims) = self.passes(method), self.widths
+        trainings: list[tuple[float, Sequence[float]]] = [(host, slims)]
+        is_own = method == self.recipe.pretrain.method
+        if slims and passes.host is None and not is_own:
+            trainings = [(width, []) for width in slims]
+        steps = [self.step(method, widths) for widths in trainings]
+        kind = METHODS.load(method).teacher_kind
+        return {
+            "method": method,
+            "widths": ["-".join(map(width_label, (h, *s))) for h, s in trainings],
+            "passes": passes.text(len(slims) if trainings[0][1] else 0),
+            "teacher": kind,
+            "flops": {c: training_flops(sum(s[c] for s in steps), self.seen, 1) for c in COUNTINGS},
+            "flops_before": self.teacher.pretraining["flops"] if kind == "frozen" else None,
+        }
+
+
+def _compared(bill: _Bill, own: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return every method with the ratio of its FLOPs to those of the recipe's method."""
+
+    def whole(row: dict[str, Any], counting: str) -> float:
+        before = row["flops_before"]
+        return row["flops"][counting] + (before[counting] if before else 0.0)
+
+    return [
+        row | {
+            "ratio": {c: round(row["flops"][c] / own["flops"][c], 4) for c in COUNTINGS},
+            "ratio_with_teacher": {c: round(whole(row, c) / whole(own, c), 4) for c in COUNTINGS},
+        }
+        for row in (own if name == own["method"] else bill.of(name) for name in METHODS)
+    ]  # fmt: skip
+
+
+def _nets(bill: _Bill) -> list[dict[str, Any]]:
+    recipe, (host, slims) = bill.recipe, bill.widths
+    roles = [("host" if slims else "only net", host), *(("slim", width) for width in slims)]
+    architecture = ENCODERS.load(recipe.encoder.name)
+    found = []
+    for role, width in roles:
+        network = meta_network(recipe.encoder.name, width, classes=None, stem=recipe.encoder.stem)
+        features = architecture.feature_size(width)
+        projector = [features, *method_options(recipe).projector]
+        found.append({
+            "role": role,
+            "width": width_label(width),
+            "parameters": sum(tensor.numel() for tensor in network.parameters()),
+            "features": features,
+            "projector_macs": sum(a * b for a, b in pairwise(projector)),
+            **bill.nets.one_pass(width),
+        })  # fmt: skip
+    return found
+
+
+def _local_crops(recipe: Recipe) -> dict[str, int] | None:
+    count = recipe.pretrain.views.local
+    return {"count": count, "side": make_view_specs(recipe)[-1].size} if count else None
 
 
 def _images(recipe: Recipe) -> int:
     """Return how many images the recipe pretrains on, as far as the listing tells."""
     data = recipe.data
-    if data.unlabeled is not None:
+    labelled = METHODS.load(recipe.pretrain.method).uses_labels
+    if data.unlabeled is not None and not labelled:
         return len(open_source(data.unlabeled))
     kept = 1 - data.validation_share - (0 if data.test else data.test_share)
     return round(len(open_source(str(data.labelled))) * kept)

@@ -1,0 +1,40 @@
+"""What a few measured steps tell: seconds, memory, and the conditions that they depend on."""
+
+import pytest
+import torch
+
+from edgessl import api_light
+from edgessl.cli.cost import text
+from edgessl.core.console import Reporter
+from edgessl.stages.memory import PeakWatch, process_peak
+
+
+def test_what_was_measured_stands_apart_with_its_conditions():
+    changes = {
+        "encoder.width": "0.25x", "data.imgsz": 16, "pretrain.method": "barlow",
+        "pretrain.batch": 20, "pretrain.epochs": 3, "pretrain.options": {"projector": [8, 8]},
+    }  # fmt: skip
+    result = api_light.cost(
+        changes, images=1000, measure=True, reporter=Reporter(quiet=True)
+    ).result
+    found = result["measured"]
+    assert (result["kind"], found["kind"]) == ("computed", "measured")
+    step, under, memory = found["step_s"], found["conditions"], found["memory_mb"]
+    assert len(step["samples"]) == 8
+    assert step["fastest"] <= step["median"] <= step["slowest"]
+    assert found["run_hours"] == pytest.approx(step["median"] * 150 / 3600)
+    assert (under["batch"], under["imgsz"], under["images"]) == (20, 16, "digits")
+    assert under["threads"] >= 1
+    assert memory["process_peak"] >= memory["process_before"] > 0
+    assert "8 step(s) of 20 images of 16 px (digits)" in text(result)
+
+
+def test_memory_is_what_was_in_use_within_the_block():
+    with PeakWatch() as large:
+        torch.ones(40_000_000).sum()  # 160 MB, gone at once
+    with PeakWatch() as small:
+        torch.ones(100).sum()
+    assert large.peak.process - large.peak.process_before > 120e6
+    if not small.peak.since_start:
+        assert small.peak.process - small.peak.process_before < 80e6
+    assert process_peak() >= large.peak.process  # a watch makes nobody else forget
