@@ -227,6 +227,9 @@ def test_a_teacher_that_nobody_named_is_told_as_an_assumption(taught):
     assert "resnet50 (assumed; --teacher names another)" in text(found | {"values_from": "x"})
     with pytest.raises(UsageProblem, match="unknown encoder 'resnet5'"):
         cost_of(recipe(), 100, teacher="resnet5")
+    for wrong in ("resnet18@wide", "resnet18@2x-1x"):
+        with pytest.raises(UsageProblem, match="no single width"):
+            cost_of(recipe(), 100, teacher=wrong)
 
 
 def test_the_pretraining_of_an_own_teacher_is_what_it_was(tmp_path):

@@ -62,16 +62,16 @@ def _compared(result: Mapping[str, Any]) -> str:
     own, rows = result["method"], result["compared"]
     taught = any(row["teacher"] != "none" for row in rows)
     head = ["method", "width", "one image and step", "FLOPs", "ratio", "+ 4 per BatchNorm", "ratio"]
-    head += ["+ teacher's own", "ratio"] if taught else []
+    head += ["FLOPs + teacher before", "ratio"] if taught else []
     lines = []
     for row in rows:
         line = [row["method"], ", ".join(row["widths"]), row["passes"]]
         for counting in ("macs", "seed_compat"):
             line += [f"{row['flops'][counting]:.2e}", f"{row['ratio'][counting]:.2f}"]
         if taught:
-            before = row["flops_before"]
-            line.append("" if before is None else f"{row['flops']['macs'] + before['macs']:.2e}")
-            line.append("" if before is None else f"{row['ratio_with_teacher']['macs']:.2f}")
+            before = (row["flops_before"] or {"macs": 0.0})["macs"]
+            line.append(f"{row['flops']['macs'] + before:.2e}")
+            line.append(f"{row['ratio_with_teacher']['macs']:.2f}")
         lines.append(line)
     shown = f"every method on this encoder and these images; ratios to {own}\n"
     shown += table(head, lines, right="345678")

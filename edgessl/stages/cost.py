@@ -60,7 +60,6 @@ def cost_of(
     bill = _Bill(recipe, Nets(recipe.encoder.name, recipe.encoder.stem, recipe.data.imgsz),
                  helper, seen * plan.epochs * len(recipe.starts))  # fmt: skip
     own = bill.of(section.method)
-    taught = METHODS.load(section.method).teacher_kind != "none"
     spec = InputSpec.square(recipe.data.imgsz)
     size = stored_bytes(images, spec.resize)
     return {
@@ -71,7 +70,7 @@ def cost_of(
         "imgsz": recipe.data.imgsz,
         "classifier": "not counted",
         "nets": _nets(bill),
-        "teacher": helper.as_dict() if taught else None,
+        "teacher": helper.as_dict() if own["teacher"] != "none" else None,
         "local_crops": _local_crops(recipe),
         "passes": own["passes"],
         "per_image": bill.step(section.method),
@@ -148,6 +147,8 @@ class _Bill:
             trainings = [(width, []) for width in slims]
         steps = [self.step(method, widths) for widths in trainings]
         kind = METHODS.load(method).teacher_kind
+        if kind == "optional":  # taken where the options ask for one
+            kind = "frozen" if is_own and self.recipe.pretrain.teacher else "none"
         return {
             "method": method,
             "widths": ["-".join(map(width_label, (h, *s))) for h, s in trainings],

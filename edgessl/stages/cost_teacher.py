@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from edgessl.core.artifact import Artifact
+from edgessl.core.errors import FileInvalid, UsageProblem
 from edgessl.core.recipe import Recipe
+from edgessl.core.widths import parse_width
 from edgessl.cost.training import COUNTINGS, Passes, training_flops
 from edgessl.methods import METHODS
 from edgessl.stages.cost_nets import Nets, Operations
 from edgessl.stages.networks import artifact_folder
 
+# where a run folder keeps what may teach, best first
+PLACES = ("pretrain", "pretrain-imagenet", "finetune", "finetune/*", "extract/*")
 ASSUMED = "resnet50"  # of published comparisons; told as an assumption wherever it is used
 PRETRAINED_BY = "moco-v2"  # what SEED's and DisCo's teachers of this size are trained with
 
@@ -52,18 +56,30 @@ def teacher_cost(
         name: As ``pretrain.teacher``; None where it is only to be compared with.
 
     Raises:
-        UsageProblem: No such encoder.
-        FileInvalid: The folder holds no encoder.
+        UsageProblem: No such encoder, or no single width.
+        FileInvalid: The path holds no encoder.
     """
     given = name or recipe.pretrain.teacher
-    text = given or ASSUMED
-    side = recipe.data.imgsz
-    if Path(text).expanduser().is_dir():
+    text, side = given or ASSUMED, recipe.data.imgsz
+    if Path(text).expanduser().exists():
         return _of_folder(text, side, images, epochs)
-    encoder, _, width = text.partition("=")[0].partition("@")
-    nets = Nets(encoder, "stock", side)
-    one_pass = nets.one_pass(float(width.removesuffix("x") or 1))
+    arch, has_weights, _ = text.partition("=")
+    encoder, _, width = arch.partition("@")
+    stem = "stock" if has_weights else recipe.encoder.stem  # published weights have stock stems
+    one_pass = Nets(encoder, stem, side).one_pass(_width(text, width or "1x"))
     return TeacherCost(text, given is None, one_pass, _assumed(one_pass, images, epochs))
+
+
+def _width(teacher: str, text: str) -> float:
+    try:
+        host, *slims = parse_width(text)
+    except ValueError:
+        host, slims = 0.0, []
+    if slims != [host]:
+        raise UsageProblem(
+            f"the teacher {teacher} has no single width", hint="for example resnet18@0.5x"
+        )
+    return host
 
 
 def _assumed(one_pass: Operations, images: int, epochs: int) -> dict[str, Any]:
@@ -78,18 +94,27 @@ def _pretraining(step: Operations, method: str, images: int, epochs: int) -> dic
 
 
 def _of_folder(text: str, side: int, images: int, epochs: int) -> TeacherCost:
-    """Count a teacher of our own, whose pretraining is known."""
-    artifact = Artifact.load(
-        artifact_folder(Path(text).expanduser(), "pretrain", "finetune/*"), verify=False
-    )
+    """Count a teacher of our own, whose pretraining is known if it is a pretraining's result."""
+    folder = artifact_folder(Path(text).expanduser(), *PLACES)
+    artifact = Artifact.load(folder, verify=False)
     facts = artifact.facts
-    host, slims = float(facts["host_width"]), [float(w) for w in facts["slim_widths"]]
-    one_pass = Nets(facts["architecture"], facts["stem"], side).one_pass(host)
-    if "epochs" not in facts or facts.get("method") not in METHODS.entries:
+    try:
+        name, stem = str(facts["architecture"]), facts["stem"]
+        widths = facts.get("slim_widths", ())
+        host, slims = (
+            float(facts["host_width" if "host_width" in facts else "width"]),
+            [*map(float, widths)],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileInvalid(f"{folder}: the document lacks or garbles {error}") from error
+    own = str(facts.get("tuned", "")).removesuffix("x")  # a fine-tuned slim net teaches itself
+    one_pass = Nets(name, stem, side).one_pass(float(own or host))
+    method = str(facts.get("method"))
+    if method not in METHODS.entries or not {"epochs", "images"} <= set(facts) or own:
         return TeacherCost(text, False, one_pass, _assumed(one_pass, images, epochs))
-    nets = Nets(facts["architecture"], facts["stem"], artifact.input.height)
-    options = METHODS.load(facts["method"]).Options.model_validate(facts.get("options", {}))
-    passes = options.passes(Passes.of(METHODS[facts["method"]].facts))
+    options = METHODS.load(method).Options.model_validate(facts.get("options", {}))
+    passes = options.passes(Passes.of(METHODS[method].facts))
+    nets = Nets(name, stem, artifact.input.height)
     step = nets.step(passes, (host, [] if slims == [host] else slims))
-    known = _pretraining(step, facts["method"], int(facts["images"]), int(facts["epochs"]))
+    known = _pretraining(step, method, int(facts["images"]), int(facts["epochs"]))
     return TeacherCost(text, False, one_pass, known | {"assumed": False})
