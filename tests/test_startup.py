@@ -29,6 +29,7 @@ def imported_by(*command: str) -> set[str]:
         ("--help", HEAVY | RECIPES),
         ("--version", HEAVY | RECIPES),
         ("bench --help", HEAVY | {"ruamel"}),  # Typer loads pydantic to look at parameter types
+        ("cost --help", HEAVY | {"ruamel"}),
         ("list", HEAVY),
         ("list methods", HEAVY),
     ],

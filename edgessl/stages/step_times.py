@@ -99,7 +99,7 @@ def pretraining_times(
         return method(made, torch.zeros(len(made[0]), dtype=torch.int64, device=device))
 
     optimizer = make_optimizer(method, plan, lr=LITTLE)
-    method.begin(Schedule(plan.steps, plan.steps_per_epoch, 0))
+    method.begin(Schedule(plan.steps, plan.steps_per_epoch, 0, optimizer))
     work = _Work(method, optimizer, plan.batch, len(images), method.after_step, longest_s)
     return _times(work, make, loss)
 
