@@ -189,6 +189,7 @@ def pretrain(
     encoder: o.EncoderName = None,
     width: o.Width = None,
     weights: o.Weights = None,
+    teacher: o.Teacher = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Passes over the images.")
     ] = None,
@@ -215,6 +216,8 @@ def pretrain(
 
     edgessl pretrain --unlabeled photos --encoder mobilenet_v3_large --weights imagenet
 
+    edgessl pretrain --unlabeled photos --method seed --width 1x --teacher runs/teacher
+
     edgessl pretrain --unlabeled photos --dry-run
     """
     from edgessl import api
@@ -226,7 +229,7 @@ def pretrain(
         "data.group_by": group_by,
         "data.imgsz": imgsz, "pretrain.method": o.known(METHODS, method),
         "encoder.name": o.known(ENCODERS, encoder), "encoder.width": o.known_width(width),
-        "encoder.weights": weights,
+        "encoder.weights": weights, "pretrain.teacher": teacher,
         "pretrain.epochs": epochs, "pretrain.batch": batch, "seed": seed,
         "pretrain.starts": ["weights"] if weights else None,
     }  # fmt: skip

@@ -65,6 +65,14 @@ Weights = Annotated[
         help="Start from torchvision's ImageNet weights (fetched once), or a local file.",
     ),
 ]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        metavar="WHAT",
+        help="For methods with one: a run folder, ARCH=FILE, ARCH=imagenet, or ARCH[@WIDTH].",
+    ),
+]
 Test = Annotated[
     str | None,
     typer.Option("--test", metavar="SRC", help="Test images; default: a split of the labels."),

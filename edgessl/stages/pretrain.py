@@ -28,8 +28,10 @@ from edgessl.slimming.extract import build_sliced
 from edgessl.slimming.sliced import HOST, Sliced, recalibrate
 from edgessl.stages.context import STAGE_FILE, Context, clear
 from edgessl.stages.networks import host_facts, net_spec, weights_identity
+from edgessl.stages.projectors import projector_layers, write_projector
 from edgessl.stages.roles import Pool
 from edgessl.stages.seen import write_seen
+from edgessl.stages.teachers import check_teacher, load_teacher, teacher_of_stage, tell_teacher
 from edgessl.stages.watch import as_deployed, make_watch
 from edgessl.training.loop import Job, LossFunction, Plan, train
 from edgessl.training.optimizers import LarsSettings
@@ -50,9 +52,9 @@ def pretrain(context: Context, start: str = "random") -> Path:
             ``encoder.weights`` fill the slim nets).
 
     Raises:
-        RecipeInvalid: The method refuses its options or widths.
-        DataInvalid: See :attr:`Images.pool`.
-        FileInvalid: The weights cannot be used.
+        RecipeInvalid: The method refuses its options, widths or teacher.
+        DataInvalid: See :attr:`Images.pool`; or the teacher knows images that are measured on.
+        FileInvalid: The weights or the teacher cannot be used.
         Collapsed: The monitors raised an alarm; the state is saved.
         Interrupted: Stopped; the state is saved.
     """
@@ -81,6 +83,7 @@ def pretrain_identity(context: Context, start: str) -> dict[str, Any]:
         ),
         "encoder": recipe.encoder.model_dump(mode="json", exclude={"weights"}),
         "weights": None if start == "random" else weights_identity(recipe),
+        "teacher": teacher_of_stage(context, pretrain_folder(context, start)),
         "seed": recipe.seed,
         "data_sha256": pool_of(context).data_sha256,
     }
@@ -111,17 +114,20 @@ def number_of_classes(context: Context, pool: Pool) -> int:
 
 def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, Any]) -> None:
     recipe, section = context.recipe, context.recipe.pretrain
-    spec, weights = net_spec(recipe), identity["weights"]
+    spec, weights, teacher = net_spec(recipe), identity["weights"], identity["teacher"]
+    check_teacher(context)
     method, options = build_method(recipe, classes=number_of_classes(context, pool))
     if weights is not None:
         weights = _fill(method.encoder, spec.architecture, weights)
-    device = best_device()
+    layers, device = projector_layers(method), best_device()
     method = method.to(device).to(memory_format=torch.channels_last)
     variant = section.method if weights is None else f"imagenet+{section.method}"
     context.reporter.say(
         f"{folder.name}: {variant}, {spec.architecture} {recipe.encoder.width}, "
         f"{len(pool.images)} images of {context.spec.resize} px, on {device.type}"
     )
+    if teacher is not None:
+        tell_teacher(context, teacher, options.projector, layers)
     job = Job(
         method, view_loss(recipe, context.spec, pool, device),
         make_plan(recipe, len(pool.images)), folder.name, folder, identity, section.max_seconds,
@@ -132,6 +138,7 @@ def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, An
     sliced = method.encoder
     for width in (HOST,) if sliced.is_dense else (HOST, *sliced.labels):
         recalibrate(sliced, width, deployed_batches(context, device))
+    files_beside = write_projector(folder, method, deployed_batches(context, device))
     sliced.to("cpu").to(memory_format=torch.contiguous_format)
     check_finite(sliced, followed.steps)
     write_tensors(folder / "encoder.safetensors", sliced.state_dict())
@@ -141,6 +148,8 @@ def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, An
         "weights": weights,
         "method": section.method,
         "options": options.model_dump(mode="json"),
+        "projector": layers,
+        "teacher": teacher,
         "epochs": followed.epochs,
         "steps": followed.steps,
         "images": len(pool.images),
@@ -148,8 +157,8 @@ def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, An
         "seed": recipe.seed,
     }
     Artifact.sealed(
-        folder, ["encoder.safetensors"], artifact_kind="encoder", format="safetensors",
-        input=context.spec, facts=facts,
+        folder, ["encoder.safetensors", *files_beside], artifact_kind="encoder",
+        format="safetensors", input=context.spec, facts=facts,
     )  # fmt: skip
 
 
@@ -189,21 +198,22 @@ def build_method(recipe: Recipe, *, classes: int = 0) -> tuple[Method, Options]:
         classes: For a method that uses labels: how many classes there are.
 
     Raises:
-        RecipeInvalid: The method refuses its options or widths, or takes more views than the
-            preset makes.
-        InvalidInput: The widths do not fit into each other.
+        RecipeInvalid: The method refuses its options, widths or teacher, or takes more views
+            than the preset makes.
+        InvalidInput: The widths do not fit into each other, or the teacher cannot be loaded.
     """
     kind: type[Method] = METHODS.load(recipe.pretrain.method)
     make_view_specs(recipe)  # a preset of too few views is told before anything is built
     spec = net_spec(recipe)
     architecture = ENCODERS.load(spec.architecture)
     options = method_options(recipe)
+    teacher = load_teacher(recipe)
     sliced = build_sliced(architecture, spec, seed=recipe.seed)
     group = architecture.feature_group(sliced.host)
     features = {label: slim.plan.groups[group] for label, slim in sliced.slims.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        method = kind(Parts(sliced, features, None, classes, recipe.seed), options)
+        method = kind(Parts(sliced, features, teacher, classes, recipe.seed, group), options)
     return method, options
 
 
