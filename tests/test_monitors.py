@@ -21,12 +21,12 @@ from edgessl.evaluation.monitors import (
     collapse_alarm,
     embedding_std,
     neighbour_top1,
-    rankme,
 )
+from edgessl.evaluation.spectrum import rankme
 from edgessl.slimming.sliced import HOST
 from edgessl.stages.assignment import Pool
-from edgessl.stages.pretrain import build_method, make_plan, view_loss
-from edgessl.stages.watch import Looker, as_deployed
+from edgessl.stages.pretrain import build_method, make_plan, make_views, view_loss
+from edgessl.stages.watch import EPOCH, Looker, Taught, as_deployed, make_taught
 from edgessl.training.loop import Job, Watch, train
 
 QUIET = Reporter(quiet=True)
@@ -45,16 +45,23 @@ def recipe(**pretrain):
         "options": {"projector": [64, 64], "lam": 0.01}, "batch": 64, "epochs": 2,
         "views": {"preset": "moco_v2", "flip": 0},
     } | pretrain  # fmt: skip
-    dense = section.get("method") == "barlow"
+    dense = section.get("method") in ("barlow", "moco-v2")
     encoder = {"name": "mobilenet_v1_short", "width": "0.25x" if dense else "0.5x-0.25x"}
     return Recipe.model_validate({"encoder": encoder, "pretrain": section})
 
 
+def looker(method, recipe, images, labels, loss):
+    taught = make_taught(
+        method, np.arange(0, len(images), 2), images, make_views(recipe, SPEC), loss
+    )
+    return Looker(method, as_deployed(images, SPEC), labels, SPEC, 64, QUIET, taught)
+
+
 def run(recipe, images, labels, *, method=None, watched=True, folder=None, **job):
     method = method or build_method(recipe)[0]
-    looker = Looker(method, as_deployed(images, SPEC), labels, SPEC, 64, QUIET)
-    watch = Watch(looker, collapse="stop") if watched else None
     loss = view_loss(recipe, SPEC, Pool(images, (), ""), CPU)
+    look = looker(method, recipe, images, labels, loss)
+    watch = Watch(look, collapse="stop") if watched else None
     plan = make_plan(recipe, len(images))
     train(Job(method, loss, plan, "t", folder, watch=watch, **job), QUIET)
     return method
@@ -119,7 +126,7 @@ def test_agreement_counts_equal_nearest_neighbours():
 
 def test_the_alarm_bounds():
     def alarm(std, rank, most=256):
-        return collapse_alarm({"1x": Figures(rank, 50.0, std, None, most)})
+        return collapse_alarm({"1x": Figures(rank, 50.0, 1.5, std, None, most)})
 
     assert alarm(0.80, 2.8) is None
     assert alarm(0.96, 2.2, most=16) is None
@@ -180,8 +187,10 @@ def test_images_that_are_all_the_same_raise_the_alarm(digits, tmp_path):
     [
         {}, {"method": "barlow"}, {"options": {"projector": [256, 8], "lam": 0.01}},
         {"optimizer": "lars", "learning_rate": 0.3},
+        {"method": "moco-v2", "options": {"projector": [64, 64], "queue": 128}},
+        {"method": "sacl"},
     ],
-    ids=["sacl-xd", "barlow", "narrow", "lars"],
+    ids=["sacl-xd", "barlow", "narrow", "lars", "moco-v2", "sacl"],
 )  # fmt: skip
 def test_a_healthy_run_raises_none_and_no_bit_of_it_depends_on_being_watched(
     digits, tmp_path, changes
@@ -195,13 +204,58 @@ def test_a_healthy_run_raises_none_and_no_bit_of_it_depends_on_being_watched(
     rows = [json.loads(line) for line in (tmp_path / "a/monitor.jsonl").open()]
     assert [row["step"] for row in rows] == [0, 4, 8]
     assert all(row["alarm"] is None for row in rows)
-    widths = {"0.25x"} if changes.get("method") == "barlow" else {"host", "0.25x"}
+    method = changes.get("method", "sacl-xd")
+    nets, slims = (
+        (["host", "0.25x"], ["0.25x"]) if method in ("sacl", "sacl-xd") else (["0.25x"], [])
+    )
+    pairs = ["host / 0.25x"] * bool(slims) + ["sacl / xd"] * (method == "sacl-xd")
     for row in rows:
-        assert set(row["rankme"]) == set(row["std"]) == set(row["knn"]) == widths
-        assert set(row["agreement"]) == widths & {"0.25x"} - (
-            {"0.25x"} if len(widths) == 1 else set()
-        )
+        for name in ("rankme", "rankme_features", "alpha_req", "std", "knn"):
+            assert list(row[name]) == nets
+        for name in ("agreement", "same_view_diagonal"):
+            assert list(row[name]) == slims
+        for name in ("view_retrieval", "correlation_diagonal", "correlation_off_diagonal"):
+            assert list(row[name]) == nets + ["host-0.25x"] * bool(slims)
+        assert list(row["gradient_cosine"]) == list(row["gradient_norm_ratio"]) == pairs
+        assert row["view_retrieval_chance"] == pytest.approx(1 / row["viewed"], abs=1e-4)
     assert not (tmp_path / "b/monitor.jsonl").exists()
+
+
+def test_every_look_sees_the_same_views_and_training_none_of_them(digits):
+    wanted, seen = recipe(), []
+    method = build_method(wanted)[0]
+    loss = view_loss(wanted, SPEC, Pool(digits[0], (), ""), CPU)
+    look = looker(method, wanted, *digits, loss)
+    draw = look.taught.views
+
+    def keep(rows, epoch):
+        seen.append((epoch, draw(rows, epoch)))
+        return seen[-1][1]
+
+    look.taught = Taught(look.taught.rows, keep, loss)
+    assert look(warm=False) == look(warm=False)
+    (epoch, first), (again, second) = seen
+    assert epoch == again == EPOCH < 0  # training counts from 0
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0], draw(look.taught.rows, 0)[0])
+
+
+def test_of_a_method_that_takes_one_view_two_draws_are_compared(digits):
+    wanted, epochs = recipe(), []
+    method = build_method(wanted)[0]
+    loss = view_loss(wanted, SPEC, Pool(digits[0], (), ""), CPU)
+    look = looker(method, wanted, *digits, loss)
+    two = look.taught.views
+
+    def one(rows, epoch):
+        epochs.append(epoch)
+        return two(rows, epoch)[:1]
+
+    look.taught = Taught(look.taught.rows, one, loss)
+    row = look(warm=False)
+    assert len(set(epochs)) == 2
+    assert max(epochs) < 0
+    assert row["correlation_diagonal"]["0.25x"] < 0.9  # that of a view with itself is 1
 
 
 class Cut(BaseException):

@@ -13,33 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgessl.evaluation.knn import unit, votes
+from edgessl.evaluation.spectrum import alpha_req, rankme
 
-EPS = 1e-7  # of RankMe, as in the paper
 NEIGHBOURS = 20
 LEAST_STD = 0.25  # see collapse_alarm
 # below: a batch of few images says nothing about neighbours
 FEWEST_LABELLED = 32
 
 
-def rankme(z_ND: NDArray[np.float32]) -> float:
-    """Effective rank: exp of the entropy of the normalised singular values (arXiv:2210.02885).
-
-    From 1 (all rows point the same way) to min(N, D). It grows with N: compare equal N only.
-    """
-    wide = z_ND.astype(np.float64)
-    gram = wide @ wide.T if len(wide) <= wide.shape[1] else wide.T @ wide
-    singular = np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0))
-    if not singular.any():
-        return 1.0
-    p = singular / singular.sum() + EPS
-    return float(np.exp(-(p * np.log(p)).sum()))
-
-
 def embedding_std(z_ND: NDArray[np.float32]) -> float:
     """Mean over dimensions of the std of L2-normalised embeddings, times sqrt(D).
 
     In [0, 1]: 1 when the directions fill the space evenly, 0 when all are the same. It does not
-    see a collapse onto a few dimensions; :func:`rankme` does.
+    see a collapse onto a few dimensions; :func:`edgessl.evaluation.spectrum.rankme` does.
     """
     return float(unit(z_ND).std(0).mean() * math.sqrt(z_ND.shape[1]))
 
@@ -88,6 +74,8 @@ class Figures:
     Attributes:
         rankme: Effective rank of the embeddings.
         rankme_features: Of the features.
+        alpha_req: How steeply the spectrum of the features falls; see
+            :func:`edgessl.evaluation.spectrum.alpha_req`.
         std: Spread of the embeddings; see :func:`embedding_std`.
         knn: Leave-one-out accuracy of the features; None without labels.
         most: Largest possible effective rank of the embeddings: min(N, D).
@@ -95,6 +83,7 @@ class Figures:
 
     rankme: float
     rankme_features: float
+    alpha_req: float | None
     std: float
     knn: float | None
     most: int
@@ -107,8 +96,9 @@ def figures_of(
 ) -> Figures:
     """Measure one width; labels are -1 where unknown."""
     return Figures(
-        rankme(embeddings_ND), rankme(features_NF), embedding_std(embeddings_ND),
-        neighbour_top1(features_NF, labels_N), min(embeddings_ND.shape),
+        rankme(embeddings_ND), rankme(features_NF), alpha_req(features_NF),
+        embedding_std(embeddings_ND), neighbour_top1(features_NF, labels_N),
+        min(embeddings_ND.shape),
     )  # fmt: skip
 
 

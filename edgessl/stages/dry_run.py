@@ -24,13 +24,15 @@ from edgessl.core.recipe import Recipe
 from edgessl.data.decode import MEMORY_LIMIT_BYTES, Prepared, prepare, prepare_storage
 from edgessl.data.image_set import ImageSet
 from edgessl.data.sources import open_source
+from edgessl.methods.base import Method
 from edgessl.slimming.sliced import HOST
 from edgessl.stages.board_opening import asked_of
 from edgessl.stages.conversion import check_installed
 from edgessl.stages.dry_run_labels import work_with_labels
 from edgessl.stages.image_counts import count_images
 from edgessl.stages.memory import gpu_peak, process_peak
-from edgessl.stages.pretrain import best_device, build_method, make_plan
+from edgessl.stages.pretrain import best_device, build_method, make_plan, make_views, view_loss
+from edgessl.stages.roles import Pool
 from edgessl.stages.step_times import (
     StepTimes,
     module_bytes,
@@ -38,7 +40,7 @@ from edgessl.stages.step_times import (
     pretraining_times,
     sampled_rows,
 )  # fmt: skip
-from edgessl.stages.watch import FEWEST, SHARE, Looker, as_deployed
+from edgessl.stages.watch import Looker, as_deployed, make_taught, watched_images
 from edgessl.training.loop import Plan, Watch, check_plan, cut
 
 MB = 1e6
@@ -180,16 +182,20 @@ class DryRun:
         self.disk["while a state is saved"] = times.state_bytes
         self.disk["encoders"] = len(recipe.starts) * weights
 
-    def _monitor_seconds(self, method: Any, plan: Plan) -> float:
-        section = self.recipe.pretrain.monitor
-        n = min(section.images, max(FEWEST, self.counts.pool // SHARE), self.counts.pool)
-        images = as_deployed(self.pool[:n], self.spec)
-        nobody = np.full(len(images), -1, np.int64)
-        batch = self.recipe.pretrain.batch
-        looker = Looker(method, images, nobody, self.spec, batch, Reporter(quiet=True))
-        start = time.perf_counter()
-        looker(warm=False)
-        once = (time.perf_counter() - start) * n / len(images)
+    def _monitor_seconds(self, method: Method, plan: Plan) -> float:
+        recipe, section = self.recipe, self.recipe.pretrain.monitor
+        n = watched_images(section.images, self.counts.pool)
+        rows = np.arange(min(n, len(self.pool)))
+        images, nobody = as_deployed(self.pool[rows], self.spec), np.full(len(rows), -1, np.int64)
+        quiet = Reporter(quiet=True)
+        looker = Looker(method, images, nobody, self.spec, recipe.pretrain.batch, quiet)
+        once = _look_seconds(looker) * n / len(rows)
+        labels = np.zeros(len(self.pool), np.int64) if method.uses_labels else None
+        loss = view_loss(recipe, self.spec, Pool(self.pool, (), "", labels), self.device)
+        views = make_views(recipe, self.spec)
+        looker.taught = make_taught(method, rows, self.pool, views, loss)
+        # views and gradients, of a number of images that does not grow
+        once += max(0.0, _look_seconds(looker) - once * len(rows) / n)
         watch = Watch(looker, section.every_epochs)
         ends = range(plan.steps_per_epoch, plan.steps + 1, plan.steps_per_epoch)
         return once * (1 + sum(watch.is_due(done, plan) for done in ends))
@@ -283,3 +289,9 @@ def _free_bytes(out: Path) -> int:
 
 def _spoken(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min"
+
+
+def _look_seconds(looker: Looker) -> float:
+    start = time.perf_counter()
+    looker(warm=False)
+    return time.perf_counter() - start

@@ -128,11 +128,12 @@ def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, An
     )
     if teacher is not None:
         tell_teacher(context, teacher, options.projector, layers)
+    loss = view_loss(recipe, context.spec, pool, device)
     job = Job(
-        method, view_loss(recipe, context.spec, pool, device),
+        method, loss,
         make_plan(recipe, len(pool.images)), folder.name, folder, identity, section.max_seconds,
         section.save_every_s, begin=method.begin, after_step=method.after_step,
-        watch=make_watch(context, method, pool),
+        watch=make_watch(context, method, pool, make_views(recipe, context.spec), loss),
     )  # fmt: skip
     followed = train(job, context.reporter)
     sliced = method.encoder
