@@ -14,12 +14,51 @@ from edgessl.report.svg import Axis
 from edgessl.report.tolerant import mapping
 from edgessl.report.training import DRAWN, step_axis, thinned
 
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """How one key of ``monitor.jsonl`` is shown; values are multiplied by ``factor``."""
+
+    name: str
+    meaning: str
+    factor: float = 1.0
+    chance: str = ""  # key of the value that guessing gives
+
+
 QUANTITIES = {
-    "rankme": ("RankMe", "effective rank of the embedding; falls towards 1 in a collapse", 1.0),
-    "std": ("Spread", "standard deviation, 1 for a sphere; falls to 0 in a collapse", 1.0),
-    "knn": ("Online kNN, %", "accuracy of neighbours on training images with labels", 100.0),
-    "agreement": ("Host and slim, %", "images with the same nearest neighbour in both", 100.0),
-}
+    "rankme": Quantity("RankMe", "effective rank of the embedding; falls towards 1 in a collapse"),
+    "std": Quantity("Spread", "standard deviation, 1 for a sphere; falls to 0 in a collapse"),
+    "alpha_req": Quantity(
+        "Spectrum, alpha", "how steeply the eigenvalues of the features fall; 0 is white noise"
+    ),
+    "knn": Quantity(
+        "Online kNN, %", "accuracy of neighbours on training images with labels", 100.0
+    ),
+    "agreement": Quantity(
+        "Host and slim, %", "images with the same nearest neighbour in both", 100.0
+    ),
+    "view_retrieval": Quantity(
+        "Views found, %", "images whose view A finds their view B among those of all", 100.0,
+        chance="view_retrieval_chance",
+    ),
+    "correlation_diagonal": Quantity(
+        "Diagonal", "mean correlation of a dimension with itself between two views"
+    ),
+    "correlation_off_diagonal": Quantity(
+        "Off-diagonal", "root mean square of its correlation with the others"
+    ),
+    "same_view_diagonal": Quantity(
+        "Diagonal, same view", "the same between host and slim net; cross distillation pulls it "
+        "to 1"
+    ),
+    "gradient_cosine": Quantity(
+        "Gradients, cosine", "1: both pull the shared weights the same way; below 0: against "
+        "each other"
+    ),
+    "gradient_norm_ratio": Quantity(
+        "Gradients, ratio", "norm of the first over that of the second"
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +102,12 @@ def _watched(log: Log) -> Watched:
 
 
 def _monitor(log: Log, key: str, alarms: Sequence[float]) -> Monitor:
-    name, meaning, factor = QUANTITIES[key]
+    quantity = QUANTITIES[key]
     nets = dict.fromkeys(net for row in log.monitor for net in _values(row, key))
     series, ends = [], []
-    for net in nets:
+    for index, net in enumerate(nets):
         pairs = sorted(
-            (_at(row, i), factor * _values(row, key)[net])
+            (_at(row, i), quantity.factor * _values(row, key)[net])
             for i, row in enumerate(log.monitor)
             if net in _values(row, key)
         )
@@ -80,19 +119,34 @@ def _monitor(log: Log, key: str, alarms: Sequence[float]) -> Monitor:
                 text=f"{net}, from {significant(ys[0])} to {significant(ys[-1])}",
                 xs=xs,
                 ys=ys,
-                css="v-host" if net == "host" else "v-both" if log.from_weights else "v-method",
-                dashed=net != "host" and len(nets) > 1,
+                css=_css(net, log),
+                dashed=index > 0,
                 shape="round" if len(xs) <= min(12, DRAWN) else "",
             )
         )
     # from zero on, which is where a collapse goes
-    y_axis = Axis.around([0.0, *(y for s in series for y in s.ys)], wanted=3, floor=0.0)
+    drawn = [0.0, *(y for s in series for y in s.ys)]
+    y_axis = Axis.around(drawn, wanted=3, floor=None if min(drawn) < 0 else 0.0)
     picture = lines(
-        f"{name}, pretraining {log.title}", series, step_axis(ends, "step"), y_axis,
+        f"{quantity.name}, pretraining {log.title}", series, step_axis(ends, "step"), y_axis,
         height=130, rules=[(at, "alarm") for at in alarms],
     )  # fmt: skip
-    last = ", ".join(f"{s.end} {significant(s.ys[-1])}".strip() for s in series)
-    return Monitor(name, last, picture, meaning)
+    digits = 3 if len(series) < 3 else 2
+    last = ", ".join(f"{s.end} {significant(s.ys[-1], digits)}".strip() for s in series)
+    return Monitor(quantity.name, last, picture, _meaning(log, quantity))
+
+
+def _css(net: str, log: Log) -> str:
+    if net == "host":
+        return "v-host"
+    pair = net.startswith("host-")  # from the host to a slim net
+    return "v-both" if log.from_weights != pair else "v-method"
+
+
+def _meaning(log: Log, quantity: Quantity) -> str:
+    guessing = [row.get(quantity.chance) for row in log.monitor] if quantity.chance else []
+    known = [quantity.factor * float(value) for value in guessing if is_number(value)]
+    return f"{quantity.meaning}; chance {significant(known[-1], 2)}" if known else quantity.meaning
 
 
 def _values(row: Mapping[str, object], key: str) -> dict[str, float]:
