@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from edgessl.core.console import Reporter
 from edgessl.core.errors import FileInvalid
 from edgessl.core.files import sha256_file
 from edgessl.encoders import ENCODERS
+from edgessl.slimming.extract import largest_difference
 from edgessl.stages.networks import load_host
 
 QUIET = Reporter(quiet=True)
@@ -98,3 +100,30 @@ def test_a_finished_pretraining_from_other_weights_is_done_again(both, tmp_path)
     pretrain(copy, **{"encoder.weights": str(other)})
     assert facts(copy / "pretrain-imagenet")["weights"]["sha256"] == sha256_file(other)
     assert json.loads((copy / "pretrain/encoder.json").read_text())["seal"] == seal
+
+
+def test_channels_chosen_among_the_weights_go_through_the_chain(tmp_path):
+    """Rankings among published weights at a rate of nothing: a slice of the published net."""
+    weights = stock(tmp_path / "stock.safetensors", 5)
+    changes = {
+        "encoder.weights": str(weights), "encoder.width": "1x-0.5x", "pretrain.epochs": 2,
+        "pretrain.starts": ["weights"], "pretrain.optimizer": "sgd",
+        "pretrain.learning_rate": 1e-30, "pretrain.weight_decay": 0.0,
+        "pretrain.options": {"projector": [16, 16], "selector": "l1_group", "interval": 1,
+                             "freeze_at": 1.0},
+    }  # fmt: skip
+    (folder,) = pretrain(tmp_path / "run", **changes).result["checkpoints"]
+    host = load_host(Path(folder))
+    plan, given = host.sliced.slims["0.5x"].plan, load_file(weights)
+    assert not any(group.is_prefix for group in plan.groups.values())
+    slim = host.plain("0.5x").state_dict()
+    for name, tensor in slim.items():
+        if "running" not in name and "num_batches" not in name:
+            expected = plan.take(name, given[name])
+            assert torch.allclose(tensor, expected, rtol=0, atol=1e-20), name
+    rows = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").open()]
+    overlaps = [(row["step"], row["overlap"]["0.5x"]) for row in rows if "overlap" in row]
+    per_epoch = facts(Path(folder))["steps"] // 2
+    assert overlaps == [(step, 1.0) for step in range(per_epoch, 2 * per_epoch + 1)]
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    assert largest_difference(host.plain("0.5x"), host.sliced, "0.5x", images) <= 1e-5
