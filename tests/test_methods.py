@@ -31,6 +31,11 @@ The numeric self-checks of the method specification and where they are:
 26  test_contrastive: the_queue_keeps_the_latest_keys_and_wraps
 27  test_contrastive: a_copy_follows_as_its_momentum_says
 28  test_contrastive: keys_get_no_gradient_and_move_after_the_step
+29  test_distillation: a_sharp_teacher_makes_it_info_nce
+30  test_distillation: a_student_that_equals_its_teacher_pays_the_entropy_and_is_at_rest
+31  test_distillation: a_teacher_stays_as_it_is_and_out_of_the_checkpoint, a_teacher_uses_the...
+32  test_distillation: the_distance_is_0_for_equal_and_4_for_opposite_directions
+33  test_distillation: the_distance_is_2_minus_2_cos_with_its_gradient
 34  test_byol: equal_orthogonal_and_opposite_directions, the_loss_is_two_minus_two_cosines...,
     the_momentum_rises_from_its_start_to_one
 35  test_ssl_small: with_its_settings_set_back_it_is_moco_v2
@@ -51,14 +56,16 @@ from edgessl.core.errors import RecipeInvalid
 from edgessl.core.images import to_model_input
 from edgessl.encoders import ENCODERS
 from edgessl.methods import METHODS, passes
-from edgessl.methods.base import Parts, codes, embed
+from edgessl.methods.base import Parts, Teacher, codes, embed
 from edgessl.slimming.extract import NetSpec, build_sliced
+from edgessl.slimming.sliced import recalibrate_plain
 from edgessl.stages.pretrain import build_method
 from edgessl.stages.recipes import validated
 from edgessl.stages.watch import Looker
 
 SHORT = "mobilenet_v1_short"
 DENSE, SLIM = (0.5, (0.5,)), (0.75, (0.5,))
+CLASSES = 4
 
 
 def method(name, widths=DENSE, bn="switch", **options):
@@ -68,9 +75,26 @@ def method(name, widths=DENSE, bn="switch", **options):
     group = architecture.feature_group(net.host)
     features = {label: slim.plan.groups[group] for label, slim in net.slims.items()}
     kind = METHODS.load(name)
+    projector = {"projector": (24, 16)} if kind.Options().projector else {}
     torch.manual_seed(2)
-    made = kind(Parts(net, features), kind.Options(projector=(24, 16), **options))
-    return made.double().train()
+    parts = Parts(net, features, teacher_for(kind), CLASSES if kind.uses_labels else 0)
+    return kind(parts, kind.Options(**projector, **options)).double().train()
+
+
+def teacher_for(kind):
+    """A wider net for a method that cannot do without a teacher, its codes far from each other."""
+    if kind.teacher_kind in ("none", "optional"):
+        return None
+    architecture = ENCODERS.load(SHORT)
+    network = architecture.network(0.5, classes=None, stem="small", seed=5)
+    features = architecture.feature_size(0.5)
+    torch.manual_seed(6)
+    projector = torch.nn.Sequential(
+        torch.nn.BatchNorm1d(features, momentum=1.0), torch.nn.Linear(features, 16)
+    )
+    recalibrate_plain(network, [torch.randn(32, 3, 12, 12)])
+    projector.train()(network.eval()(torch.randn(32, 3, 12, 12)))
+    return Teacher(network, features, projector, "a wider net")
 
 
 def views(n=8, side=16, count=2):
@@ -191,14 +215,15 @@ def what_is_wrong_after_learning(made):
     side, n = 12, 32
     images = np.random.default_rng(3).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
     clean = torch.from_numpy(to_model_input(images, InputSpec.square(side)))
+    labels = torch.arange(n) % CLASSES
     noise = torch.Generator().manual_seed(4)
     optimizer = torch.optim.AdamW(made.parameters(), lr=1e-2)
     seen, losses = Looking(made, images), []
     before = seen.scale()
-    for step in range(25):
+    for step in range(75 if made.teacher_kind in ("frozen", "online") else 25):
         x = [clean + 0.5 * torch.randn(clean.shape, generator=noise) for _ in range(made.views)]
         optimizer.zero_grad()
-        loss = made(x)["total"]
+        loss = made(x, labels)["total"] if made.uses_labels else made(x)["total"]
         loss.backward()
         optimizer.step()
         made.after_step(step)
@@ -226,7 +251,7 @@ def test_every_method_learns_from_one_batch_without_collapse(name):
 class OnlyPulls(torch.nn.Module):
     """Views are asked to agree, and nothing keeps images apart."""
 
-    views = 2
+    views, uses_labels, teacher_kind = 2, False, "none"
 
     def __init__(self, distance):
         super().__init__()
@@ -251,7 +276,7 @@ def test_methods_that_only_pull_views_together_are_caught():
 @pytest.mark.parametrize("name", tuple(METHODS))
 def test_the_cost_in_words_is_that_in_units(name):
     facts = METHODS[name].facts
-    words = passes(**{n: facts.get(f"{n}_units", 0) for n in ("dense", "host", "slim")})
+    words = passes(**{n: facts.get(f"{n}_units", 0) for n in ("dense", "host", "slim", "teacher")})
     assert {fact: facts.get(fact) for fact in words} == words
 
 
