@@ -134,7 +134,7 @@ def test_the_queue_keeps_the_latest_keys_and_wraps(size, batch):
         ours = {tuple(row.tolist()) for row in queue.keys_KD}
         assert ours >= {tuple(row.tolist()) for row in kept}
         if step >= math.ceil(size / batch):
-            assert len(kept) == size == len(ours)
+            assert len(kept) == size == len(ours) == len(queue.latest_KD)
             assert not (queue.keys_KD[:, None] == first).all(2).any()
     torch.testing.assert_close(queue.keys_KD.norm(dim=1), torch.ones(size).double())
 
@@ -254,6 +254,9 @@ def test_light_moco_without_smoothing_is_moco_v2(symmetric):
 @pytest.mark.parametrize("name", ["moco-v2", "light-moco"])
 def test_keys_get_no_gradient_and_move_after_the_step(name):
     method = made(name, momentum=0.9)
+    ((first, _),) = trained(method, steps=1)
+    assert float(first) == 0  # nothing to tell the own key from
+    assert len(method.keys.latest_KD) == 8
     before = {n: t.clone() for n, t in method.keys.state_dict().items()}
     ours = {n: t.clone() for n, t in method.projector.state_dict().items()}
     trained(method, steps=1)
@@ -263,8 +266,9 @@ def test_keys_get_no_gradient_and_move_after_the_step(name):
         new = method.projector.state_dict()[part]
         assert not torch.equal(new, ours[part])
         torch.testing.assert_close(tensor, 0.9 * before[f"projector.{part}"] + 0.1 * new)
-    assert int(method.keys.queue.pointer) == 8
-    assert torch.equal(method.keys.latest_KD[8:], before["queue.keys_KD"][8:])
+    latest = method.keys.latest_KD
+    assert (len(latest), int(method.keys.queue.pointer)) == (16, 16)
+    assert torch.equal(latest[:8], before["queue.keys_KD"][:8])
 
 
 def test_a_forward_pass_changes_running_statistics_only():

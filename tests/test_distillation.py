@@ -208,17 +208,18 @@ def test_a_teacher_follows_the_images():
 def test_seed_is_its_loss_on_one_view_and_then_enqueues_the_codes():
     teaches = teacher()
     made = taught("seed", teaches, teacher_temperature=0.1)
-    (x,), queue = views(1), made.queue.keys_KD.clone()
+    made.queue.push(unit(rows(20, DIM, 6)))
+    (x,), queue = views(1), made.queue.latest_KD.clone()
     reference = copy.deepcopy(made)
     total = made([x])["total"]
     s = unit(reference.projector(reference.encoder(x, width="host")))
     with torch.no_grad():
         t = unit(teaches.projector(teaches.network(x)))
     torch.testing.assert_close(total, distil(s, t, queue, 0.2, 0.1), rtol=1e-12, atol=0)
-    assert torch.equal(made.queue.keys_KD, queue)  # forward moves nothing
+    assert torch.equal(made.queue.latest_KD, queue)  # forward moves nothing
     made.after_step(1)
-    assert torch.equal(made.queue.keys_KD[:8], t)
-    assert torch.equal(made.queue.keys_KD[8:], queue[8:])
+    assert torch.equal(made.queue.latest_KD[:8], t)
+    assert torch.equal(made.queue.latest_KD[8:], queue[8:])
 
 
 def test_disco_without_distillation_is_moco_v2():

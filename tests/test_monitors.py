@@ -138,6 +138,8 @@ def test_the_alarm_bounds():
 class Collapsing(nn.Module):
     """Invariance without anything against collapse; ``kind`` says which."""
 
+    least_std = 0.25
+
     def __init__(self, method, kind):
         super().__init__()
         self.encoder, self.projector, self.kind = method.encoder, method.projector, kind

@@ -117,6 +117,8 @@ def test_the_gradient_is_reversed_and_the_value_is_not():
 
 def test_rekd_style_trains_each_net_by_its_own_terms():
     made = method("rekd-style", queue=16, prototypes=4, relation_from=0)
+    made(views())
+    made.after_step(1)  # before it there are no other keys
     terms = made(views())
     assert reached(made, terms["teacher"]) == {"teacher", "teacher_projector"}
     assert reached(made, terms["student"]) == {"encoder", "projector"}

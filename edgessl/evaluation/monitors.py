@@ -102,11 +102,16 @@ def figures_of(
     )  # fmt: skip
 
 
-def collapse_alarm(figures: Mapping[str, Figures]) -> str | None:
+def collapse_alarm(figures: Mapping[str, Figures], least_std: float = LEAST_STD) -> str | None:
     """Return what has collapsed, or None; meant for after the warm-up.
 
-    An alarm means that some width has std < 0.25 (all images get nearly the same direction), or
-    an effective rank of the embedding below 2 (nearly one dimension is left; less for D < 10).
+    An alarm means that some width has std below ``least_std`` (all images get nearly the same
+    direction), or an effective rank of the embedding below 2 (nearly one dimension is left; less
+    for D < 10).
+
+    Args:
+        figures: Of every width.
+        least_std: A method says its own, see ``methods.base.Method.least_std``.
 
     Calibrated on digits (16 px, mobilenet_v1_short 0.5x-0.25x, 256 images watched, both widths):
 
@@ -122,10 +127,10 @@ def collapse_alarm(figures: Mapping[str, Figures]) -> str | None:
     """
     for width, f in figures.items():
         fewest = 1 + min(1.0, 0.1 * f.most)
-        if f.std < LEAST_STD:
+        if f.std < least_std:
             return (
                 f"the embedding of the {width} net has collapsed: all images get nearly the same "
-                f"one (std {f.std:.3f}, below {LEAST_STD}; 1 is healthy)"
+                f"one (std {f.std:.3f}, below {least_std:g}; 1 is healthy)"
             )
         if f.rankme < fewest:
             return (

@@ -59,13 +59,15 @@ def soft_nce(
 
     Args:
         smoothing: In [0, 1); 0 gives :func:`info_nce`.
-        hardest: 1 to K.
+        hardest: From 1; with fewer keys all of them share.
 
     Returns:
         Scalar, the mean over the batch.
     """
     log_p = similarities(query_BD, key_BD, queue_KD, temperature).log_softmax(1)
-    hardest_B = log_p[:, 1:].topk(hardest, dim=1).values.mean(1)
+    if not len(queue_KD):
+        return -log_p[:, 0].mean()
+    hardest_B = log_p[:, 1:].topk(min(hardest, len(queue_KD)), dim=1).values.mean(1)
     return -((1 - smoothing) * log_p[:, 0] + smoothing * hardest_B).mean()
 
 

@@ -32,7 +32,12 @@ class Options(base.Options):
 
     projector: base.Projector = (2048, 128)
     temperature: float = Field(default=0.2, gt=0, description="divides the cosines")
-    queue: int = Field(default=4096, gt=0, description="keys of other images; 65536 on ImageNet")
+    queue: int = Field(
+        default=4096,
+        gt=0,
+        description="keys of other images, 65536 on ImageNet; unless given, at most a quarter of "
+        "the images",
+    )
     momentum: float = Field(
         default=0.99, ge=0, le=1, description="of the mean student; 0.999 in long trainings"
     )
@@ -54,6 +59,7 @@ class DisCo(base.Method):
     """Contrast with a mean student's keys, and match a frozen teacher. Cost 7 S + 2 T."""
 
     Options = Options
+    least_std = base.LEAST_STD_MLP
     teacher_kind = "frozen"
 
     def __init__(self, parts: base.Parts, options: Options) -> None:
@@ -67,7 +73,7 @@ class DisCo(base.Method):
             self.encoder, self.projector, size=options.queue, dim=dim,
             groups=options.shuffle_bn, seed=parts.seed,
         )  # fmt: skip
-        self.step, self.new_keys = 0, self.keys.latest_KD[:0]
+        self.step, self.new_keys = 0, self.keys.latest_KD
 
     def begin(self, schedule: base.Schedule) -> None:
         """Go on shuffling where the training stopped."""

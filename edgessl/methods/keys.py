@@ -46,8 +46,12 @@ class Keys(nn.Module):
 
     @property
     def latest_KD(self) -> Tensor:
-        """The keys in the queue, of unit norm."""
-        return self.queue.keys_KD
+        """The keys in the queue, of unit norm; none before the first step.
+
+        The random vectors that the published code starts with are left out: while they are the
+        only negatives, giving all images one direction pays, and small nets stay there.
+        """
+        return self.queue.latest_KD
 
     @torch.no_grad()
     def forward(self, x_BCHW: Tensor, step: int) -> Tensor:

@@ -58,6 +58,7 @@ class LightMoCo(base.Method):
     """Contrast queries with a queue of keys, with a softened target. Cost 4 S."""
 
     Options = Options
+    least_std = base.LEAST_STD_MLP
 
     def __init__(self, parts: base.Parts, options: Options) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class LightMoCo(base.Method):
         self.projector = mlp(parts.feature_size, options.projector)
         self.keys = make_keys(parts, self.projector, options)
         self.schedule = base.Schedule(sys.maxsize, sys.maxsize)  # endless until the plan is known
-        self.step, self.new_keys = 0, self.keys.latest_KD[:0]
+        self.step, self.new_keys = 0, self.keys.latest_KD
 
     def begin(self, schedule: base.Schedule) -> None:
         """Go on shuffling and softening where the training stopped."""

@@ -23,6 +23,7 @@ class MoCoV2(base.Method):
     """Contrast queries with a queue of a momentum encoder's keys. Cost 4 S."""
 
     Options = Options
+    least_std = base.LEAST_STD_MLP
 
     def __init__(self, parts: base.Parts, options: Options) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class MoCoV2(base.Method):
         self.encoder, self.options = parts.encoder, options
         self.projector = mlp(parts.feature_size, options.projector)
         self.keys = make_keys(parts, self.projector, options)
-        self.step, self.new_keys = 0, self.keys.latest_KD[:0]
+        self.step, self.new_keys = 0, self.keys.latest_KD
 
     def begin(self, schedule: base.Schedule) -> None:
         """Go on shuffling where the training stopped."""

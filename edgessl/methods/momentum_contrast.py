@@ -24,7 +24,12 @@ class Options(base.Options):
 
     projector: base.Projector = (2048, 128)
     temperature: float = Field(default=0.2, gt=0, description="divides the cosines")
-    queue: int = Field(default=4096, gt=0, description="keys of other images; 65536 on ImageNet")
+    queue: int = Field(
+        default=4096,
+        gt=0,
+        description="keys of other images, 65536 on ImageNet; unless given, at most a quarter of "
+        "the images",
+    )
     momentum: float = Field(
         default=0.99, ge=0, le=1, description="of the key encoder; 0.999 in long trainings"
     )

@@ -13,11 +13,12 @@ class Queue(nn.Module):
     Args:
         size: K. A batch need not divide it: the place to write at wraps around.
         dim: D.
-        seed: Of the random unit vectors that it starts with.
+        seed: Of the random unit vectors that stand in the places that no key has been put into.
     """
 
     keys_KD: Tensor
     pointer: Tensor
+    filled: Tensor
 
     def __init__(self, size: int, dim: int, *, seed: int) -> None:
         super().__init__()
@@ -25,6 +26,12 @@ class Queue(nn.Module):
         keys = F.normalize(torch.randn(size, dim, generator=generator), dim=1)
         self.register_buffer("keys_KD", keys)
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def latest_KD(self) -> Tensor:
+        """The keys that were pushed; fewer than K until the queue is full."""
+        return self.keys_KD[: int(self.filled)]
 
     @torch.no_grad()
     def push(self, keys_BD: Tensor) -> Tensor:
@@ -41,4 +48,5 @@ class Queue(nn.Module):
         places = torch.arange(end - len(kept), end, device=kept.device) % size
         self.keys_KD[places] = kept.to(self.keys_KD.dtype)
         self.pointer.fill_(end % size)
+        self.filled.fill_(min(size, int(self.filled) + len(keys_BD)))
         return places

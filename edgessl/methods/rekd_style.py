@@ -33,7 +33,12 @@ class Options(base.Options):
 
     projector: base.Projector = (2048, 128)
     temperature: float = Field(default=0.2, gt=0, description="divides the cosines")
-    queue: int = Field(default=4096, gt=0, description="keys of other images; 16384 on ImageNet")
+    queue: int = Field(
+        default=4096,
+        gt=0,
+        description="keys of other images, 16384 on ImageNet; unless given, at most a quarter of "
+        "the images",
+    )
     momentum: float = Field(default=0.99, ge=0, le=1, description="of both key encoders")
     shuffle_bn: int = Field(default=2, ge=1, description="shuffled groups of keys; 1: none")
     prototypes: int = Field(default=256, gt=1, description="groups of images; 3000 on ImageNet")
@@ -46,6 +51,7 @@ class RekdStyle(base.Method):
     """Momentum contrast of two nets, and the teacher's groups for the student. Cost 4 S + 4 T."""
 
     Options = Options
+    least_std = base.LEAST_STD_MLP
     teacher_kind = "online"
     prototypes_MD: Tensor
     groups_K: Tensor
@@ -68,7 +74,7 @@ class RekdStyle(base.Method):
         self.register_buffer("prototypes_MD", F.normalize(w, dim=1))
         self.register_buffer("groups_K", torch.full((options.queue,), -1))
         self.step, self.relation_step = 0, 0
-        nothing = self.keys.latest_KD[:0]
+        nothing = self.keys.latest_KD
         self.fresh = (nothing, nothing, torch.zeros(0, dtype=torch.int64))
 
     def begin(self, schedule: base.Schedule) -> None:
@@ -91,7 +97,7 @@ class RekdStyle(base.Method):
         }
         total = terms["teacher"] + terms["student"]
         if self.step >= self.relation_step:
-            groups = (group, self.groups_K)
+            groups = (group, self.groups_K[: len(self.keys.latest_KD)])
             terms["relation"] = related_nce(q, k, self.keys.latest_KD, groups, tau)
             total = total + self.options.relation_weight * terms["relation"]
         self.fresh = (k, k_teacher, group)

@@ -31,13 +31,19 @@ class Options(base.Options):
     teacher_temperature: float = Field(
         default=0.01, gt=0, description="of the teacher; 0.0001 in the authors' code"
     )
-    queue: int = Field(default=4096, gt=0, description="codes of other images; 65536 on ImageNet")
+    queue: int = Field(
+        default=4096,
+        gt=0,
+        description="codes of other images, 65536 on ImageNet; unless given, at most a quarter of "
+        "the images",
+    )
 
 
 class Seed(base.Method):
     """Imitate the similarities that a frozen teacher sees. Cost 3 S + 1 T."""
 
     Options = Options
+    least_std = base.LEAST_STD_MLP
     views = 1
     teacher_kind = "frozen"
 
@@ -49,7 +55,7 @@ class Seed(base.Method):
         dim = self.teacher.dimensions
         self.projector = mlp(parts.feature_size, (*options.projector[:-1], dim))
         self.queue = Queue(options.queue, dim, seed=parts.seed)
-        self.new_codes = self.queue.keys_KD[:0]
+        self.new_codes = self.queue.latest_KD
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``total`` for one view (B, 3, H, W)."""
@@ -57,7 +63,7 @@ class Seed(base.Method):
         s = unit(self.projector(self.encoder(x, width=HOST)))
         self.new_codes = t = self.teacher(x)
         loss = similarity_distillation(
-            s, t, self.queue.keys_KD, student_temperature=self.options.temperature,
+            s, t, self.queue.latest_KD, student_temperature=self.options.temperature,
             teacher_temperature=self.options.teacher_temperature,
         )  # fmt: skip
         return {"total": loss}

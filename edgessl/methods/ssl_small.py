@@ -48,6 +48,7 @@ class SslSmall(base.Method):
     """Contrast queries with a queue of keys, maybe after SEED. Cost 4 S."""
 
     Options = Options
+    least_std = base.LEAST_STD_MLP
     teacher_kind = "optional"
 
     def __init__(self, parts: base.Parts, options: Options) -> None:
@@ -64,7 +65,7 @@ class SslSmall(base.Method):
         self.keys = make_keys(parts, self.head, options)
         self.warm = WarmStart(parts, options) if options.init == "seed" else None
         self.schedule, self.warm_steps = base.Schedule(1, 1), 0  # until the plan is known
-        self.step, self.new_keys = 0, self.keys.latest_KD[:0]
+        self.step, self.new_keys = 0, self.keys.latest_KD
 
     @property
     def projector(self) -> nn.Sequential:
@@ -126,13 +127,13 @@ class WarmStart(nn.Module):
         dim = self.teacher.dimensions
         self.projector = mlp(parts.feature_size, (*options.projector[:-1], dim))
         self.queue = Queue(options.queue, dim, seed=parts.seed)
-        self.new_codes = self.queue.keys_KD[:0]
+        self.new_codes = self.queue.latest_KD
 
     def forward(self, features_BF: Tensor, x_BCHW: Tensor) -> Tensor:
         """Return the loss of the features of a view."""
         s, self.new_codes = unit(self.projector(features_BF)), self.teacher(x_BCHW)
         return similarity_distillation(
-            s, self.new_codes, self.queue.keys_KD,
+            s, self.new_codes, self.queue.latest_KD,
             student_temperature=self.options.student_temperature,
             teacher_temperature=self.options.teacher_temperature,
         )  # fmt: skip

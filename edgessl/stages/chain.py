@@ -94,7 +94,8 @@ def preflight(context: Context, stages: tuple[str, ...]) -> None:
     stock_net(recipe, recipe.slim_labels[0])
     if "pretrain" in stages:
         pool = pool_of(context)
-        build_method(recipe, classes=number_of_classes(context, pool))
+        n = len(pool.images)
+        build_method(recipe, classes=number_of_classes(context, pool), images=n)
         check_plan(make_plan(recipe, len(pool.images)))
     for target in recipe.export.targets if "export" in stages else ():
         check_installed(target, recipe.export.quantize)

@@ -152,7 +152,7 @@ class DryRun:
         section = recipe.pretrain
         wanted = make_plan(recipe, self.counts.pool)
         check_plan(wanted)
-        method, _ = build_method(recipe, classes=self.classes)
+        method, _ = build_method(recipe, classes=self.classes, images=self.counts.pool)
         method = method.to(self.device).to(memory_format=torch.channels_last)
         self.reporter.say(f"measuring steps of pretraining on {self.device.type}")
         times = pretraining_times(recipe, self.spec, method, self.pool, wanted)

@@ -37,6 +37,8 @@ from edgessl.training.loop import Job, LossFunction, Plan, train
 from edgessl.training.optimizers import LarsSettings
 from edgessl.training.record import check_finite
 
+FEWEST_KEYS = 32  # of a queue that is cut to the images
+
 
 def pretrain_folder(context: Context, start: str = "random") -> Path:
     """Return the stage folder of a pretraining that begins at ``random`` or ``weights``."""
@@ -116,7 +118,9 @@ def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, An
     recipe, section = context.recipe, context.recipe.pretrain
     spec, weights, teacher = net_spec(recipe), identity["weights"], identity["teacher"]
     check_teacher(context)
-    method, options = build_method(recipe, classes=number_of_classes(context, pool))
+    n = len(pool.images)
+    method, options = build_method(recipe, classes=number_of_classes(context, pool), images=n)
+    _tell_queue(context, options, n)
     if weights is not None:
         weights = _fill(method.encoder, spec.architecture, weights)
     layers, device = projector_layers(method), best_device()
@@ -178,6 +182,24 @@ def _fill(sliced: Sliced, architecture: str, weights: dict[str, Any]) -> dict[st
     return weights | {"sha256": weights["sha256"] or files.sha256_bytes(save(tensors))}
 
 
+def _tell_queue(context: Context, options: Options, images: int) -> None:
+    """Say so when a queue was cut to the images, warn when it is too long for them."""
+    queue: int = getattr(options, "queue", 0)
+    if (
+        queue
+        and "queue" not in context.recipe.pretrain.options
+        and queue == max(FEWEST_KEYS, images // 4)
+    ):
+        context.reporter.say(
+            f"queue: {queue} keys, a quarter of the images (pretrain.options.queue sets it)"
+        )
+    elif queue > images:
+        context.reporter.warn(
+            f"pretrain.options.queue is {queue} for {images} images: each meets older keys of "
+            "its own as negatives, which can spoil the training"
+        )
+
+
 def view_loss(recipe: Recipe, spec: InputSpec, pool: Pool, device: torch.device) -> LossFunction:
     """Return the loss of the recipe's method over random views of stored images."""
     views, stored = make_views(recipe, spec), torch.from_numpy(pool.images)
@@ -191,12 +213,16 @@ def view_loss(recipe: Recipe, spec: InputSpec, pool: Pool, device: torch.device)
     return loss
 
 
-def build_method(recipe: Recipe, *, classes: int = 0) -> tuple[Method, Options]:
+def build_method(
+    recipe: Recipe, *, classes: int = 0, images: int | None = None
+) -> tuple[Method, Options]:
     """Return the recipe's method with fresh weights, and its options.
 
     Args:
         recipe: Its encoder and pretrain sections.
         classes: For a method that uses labels: how many classes there are.
+        images: How many there are to pretrain on; a queue that the recipe leaves open is cut to a
+            quarter of them, as an image must not meet many older keys of its own.
 
     Raises:
         RecipeInvalid: The method refuses its options, widths or teacher, or takes more views
@@ -208,6 +234,10 @@ def build_method(recipe: Recipe, *, classes: int = 0) -> tuple[Method, Options]:
     spec = net_spec(recipe)
     architecture = ENCODERS.load(spec.architecture)
     options = method_options(recipe)
+    if images is not None and "queue" not in options.model_fields_set:
+        fitting = max(FEWEST_KEYS, images // 4)
+        if getattr(options, "queue", 0) > fitting:
+            options = options.model_copy(update={"queue": fitting})
     teacher = load_teacher(recipe)
     sliced = build_sliced(architecture, spec, seed=recipe.seed)
     group = architecture.feature_group(sliced.host)

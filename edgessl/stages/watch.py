@@ -171,7 +171,7 @@ class Looker:
         row["agreement"] = _all_rounded({w: agreement(seen[HOST][0], seen[w][0]) for w in slims})
         if self.taught is not None:
             row |= self._between_views(self.taught, widths) | self._gradients(self.taught)
-        row["alarm"] = collapse_alarm(figures) if warm else None
+        row["alarm"] = collapse_alarm(figures, self.method.least_std) if warm else None
         self._tell(_line(row, figures))
         return row
 
