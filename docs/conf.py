@@ -51,7 +51,7 @@ pygments_style, pygments_dark_style = "friendly", "monokai"
 def generated(_app: Any, _page: str, source: list[str]) -> None:
     """Replace ``<!-- generated: NAME -->`` by what :mod:`reference` makes of the code."""
     source[0] = re.sub(
-        r"<!-- generated: ([a-z ]+) -->", lambda found: reference.PAGES[found[1]](), source[0]
+        r"<!-- generated: ([a-z0-9 -]+) -->", lambda found: reference.generated(found[1]), source[0]
     )
 
 

@@ -25,7 +25,9 @@ TITLES = {
     "pixels": "side, px",
     "download": "can be fetched",
 }
-HIDDEN_FACTS = ("host_units", "slim_units", "dense_units", "format", "status")
+HIDDEN_FACTS = (
+    "host_units", "slim_units", "dense_units", "teacher_units", "local_units", "format", "status",
+)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------ recipe
@@ -68,6 +70,23 @@ def method_options() -> str:
         made.append(f"### `pretrain.options` of `{name}`\n\n")
         made.append(settings(schema, schema.get("$defs", {})))
     return "".join(made)
+
+
+def method(name: str) -> str:
+    """Return what the table and the code say of one method: summary, cost, status, options."""
+    from edgessl.methods import METHODS
+
+    entry = METHODS[name]
+    facts = {
+        "In short": entry.summary,
+        "Cost of a step": entry.facts["cost"],
+        "Teacher": "needs one" if entry.facts["teacher"] else "none",
+        "Source": entry.facts["source"],
+        "Status": entry.facts["status"],
+    }
+    schema = METHODS.load(name).Options.model_json_schema()
+    options = settings(schema, schema.get("$defs", {}), "pretrain.options.")
+    return table(["", ""], [[key, said] for key, said in facts.items()]) + options
 
 
 def views() -> str:
@@ -284,3 +303,9 @@ PAGES: dict[str, Callable[[], str]] = {
     "exit codes": exit_codes,
     "documents": documents,
 }
+
+
+def generated(name: str) -> str:
+    """Return the text of a page's part: a key of :data:`PAGES`, or ``method`` and its name."""
+    kind, _, which = name.partition(" ")
+    return method(which) if kind == "method" and which else PAGES[name]()

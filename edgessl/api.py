@@ -25,6 +25,7 @@ from edgessl.api_light import Finding as Finding
 from edgessl.api_light import cost as cost
 from edgessl.api_light import doctor as doctor
 from edgessl.api_light import init as init
+from edgessl.api_light import paper_costs as paper_costs
 from edgessl.api_light import predict as predict
 from edgessl.api_light import runs as runs
 from edgessl.core import files
