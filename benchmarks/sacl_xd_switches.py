@@ -115,11 +115,13 @@ class Study:
         source = open_source("fashion-mnist:train")
         order = np.random.default_rng(0).permutation(len(source))
         ends = np.cumsum([images, CHOOSE, JUDGE])
-        roles = dict(zip(("pool", "choose", "judge"), np.split(order, ends), strict=False))
+        roles: dict[str, Any] = dict(
+            zip(("pool", "choose", "judge"), np.split(order, ends), strict=False)
+        )
         roles["bank"] = roles["pool"][:BANK]
         found = {name: prepare(source, rows, self.spec) for name, rows in roles.items()}
         self.images = {name: split.images for name, split in found.items()}
-        self.labels = {name: split.labels for name, split in found.items()}
+        self.labels = {name: np.asarray(split.labels) for name, split in found.items()}
         self.pool = Pool(self.images["pool"], (), "")
 
     def recipe(self, switch: Switch, seed: int) -> Any:
