@@ -127,4 +127,6 @@ def make_optimizer(
         )
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
-    return AdamW(groups, lr=lr)
+    # one pass over all tensors instead of one operation after the other: 26 instead of 101 ms per
+    # update of MobileNetV3-large at 1.5x with its projector
+    return AdamW(groups, lr=lr, fused=True)
