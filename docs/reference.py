@@ -204,7 +204,7 @@ def tables() -> dict[str, Any]:
 
 def parts(kind: str) -> str:
     """Return the table of one kind of parts, a column per fact; what all share stands below."""
-    entries = tables()[kind].entries
+    entries = tables()[kind].listed()
     facts = dict.fromkeys(fact for e in entries.values() for fact in e.facts)
     columns = {
         TITLES.get(fact, fact.replace("_", " ")): [

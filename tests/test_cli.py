@@ -363,6 +363,6 @@ def test_listings_are_json(tmp_path):
     out, _ = edgessl("list", "--json", cwd=tmp_path)
     listed = {kind: {e["name"] for e in entries} for kind, entries in json.loads(out).items()}
     assert listed["methods"] == set(METHODS)
-    assert listed["encoders"] == set(ENCODERS)
+    assert listed["encoders"] == set(ENCODERS.listed())
     assert listed["targets"] == set(EXPORTERS)
     assert "quickstart" in listed["recipes"]

@@ -1,4 +1,4 @@
-"""Encoders at any width against torchvision's own classes, and nets from files."""
+"""Encoders at any width against torchvision's and timm's own classes, and nets from files."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -19,11 +20,12 @@ from edgessl.encoders.loading import load_model, read_tensors, write_tensors
 from edgessl.slimming.extract import NetSpec, build_sliced, extract
 
 STOCK = tuple(name for name in ENCODERS if ENCODERS.load(name).stock_class)
-# parameters of the published 1x nets with a 1000-way head (torchvision's documentation)
+# parameters of the published 1x nets with a 1000-way head (documentation of torchvision, timm)
 PARAMETERS = {
     "mobilenet_v2": 3_504_872,
     "mobilenet_v3_large": 5_483_032,
     "mobilenet_v3_small": 2_542_856,
+    "mobilenetv4_conv_small": 3_774_024,
     "efficientnet_b0": 5_288_548,
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
@@ -44,13 +46,13 @@ WIDTHS = [
 
 
 def stock(name, width=1.0, classes=10):
-    """The module of torchvision itself, from the expression that is given to users."""
+    """The module of torchvision or timm itself, from the expression that is given to users."""
     code = ENCODERS.load(name).stock_code(width, classes)
-    return eval(code, {"torchvision": torchvision})
+    return eval(code, {"torchvision": torchvision, "timm": timm})
 
 
 @pytest.mark.parametrize(("name", "width"), WIDTHS)
-def test_state_dicts_fit_torchvision_and_outputs_are_equal(name, width):
+def test_state_dicts_fit_the_stock_class_and_outputs_are_equal(name, width):
     ours, theirs = ENCODERS.load(name).network(width, classes=10), stock(name, width)
     ours.train()(torch.randn(8, 3, 64, 64))  # statistics other than the initial
     theirs.load_state_dict(ours.state_dict(), strict=True)
@@ -99,8 +101,8 @@ def test_every_tensor_has_its_channel_groups(name):
 # conv and Linear MACs at 224 px with a 1000-way head, in millions (torchvision's documentation)
 MACS = {
     "mobilenet_v1": 568.7, "mobilenet_v2": 300.8, "mobilenet_v3_large": 216.6,
-    "mobilenet_v3_small": 56.5, "efficientnet_b0": 385.8, "resnet18": 1814.1, "resnet34": 3663.8,
-    "resnet50": 4089.2, "resnet101": 7801.4,
+    "mobilenet_v3_small": 56.5, "mobilenetv4_conv_small": 186.0, "efficientnet_b0": 385.8,
+    "resnet18": 1814.1, "resnet34": 3663.8, "resnet50": 4089.2, "resnet101": 7801.4,
 }  # fmt: skip
 
 

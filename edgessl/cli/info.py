@@ -81,7 +81,7 @@ def _entries(kind: str) -> list[dict[str, Any]]:
     table = _table(kind)
     return [
         {"name": name, "summary": e.summary, "extra": e.extra, **e.facts}
-        for name, e in table.entries.items()
+        for name, e in table.listed().items()
     ]
 
 

@@ -34,37 +34,62 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The entries of one kind, in the order they are listed."""
+    """The entries of one kind, in the order they are listed.
+
+    Args:
+        kind: What they are.
+        entries: By name.
+        families: By prefix: names that begin with it are known to another package. The target
+            is a function from the rest of the name to the part.
+    """
 
     kind: str
     entries: Mapping[str, Entry]
+    families: Mapping[str, Entry] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 
+    def __contains__(self, name: object) -> bool:
+        """Whether the name is an entry's, or may be one of a family: that is not looked up."""
+        return name in self.entries or (isinstance(name, str) and self._family(name) is not None)
+
     def __getitem__(self, name: str) -> Entry:
-        if name not in self.entries:
+        if name in self.entries:
+            return self.entries[name]
+        prefix = self._family(name)
+        if prefix is None:
             raise UsageProblem(
                 f"unknown {self.kind} '{name}'",
                 hint=f"{nearest(name, self.entries)}; see: edgessl list {self.kind}s",
             )
-        return self.entries[name]
+        return self.families[prefix]
+
+    def _family(self, name: str) -> str | None:
+        return next((p for p in self.families if name.startswith(p) and name != p), None)
+
+    def listed(self) -> dict[str, Entry]:
+        """Return what ``edgessl list`` shows: the entries, then a line for every family."""
+        return {**self.entries, **{f"{p}NAME": entry for p, entry in self.families.items()}}
 
     def load(self, name: str) -> Any:
         """Import and return the part called ``name``.
 
         Raises:
-            UsageProblem: There is no such entry.
+            UsageProblem: There is no such entry, or none of that name in its family.
             MissingExtra: A package that it needs is not installed.
         """
         entry = self[name]
         module, _, attribute = entry.target.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
+            found = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] == "edgessl":
                 raise
             raise missing_extra(f"{self.kind} '{name}'", error.name or "?", entry.extra) from error
+        if name in self.entries:
+            return found
+        return found(name.removeprefix(self._family(name) or ""))
 
 
 def missing_extra(what: str, package: str, extra: str) -> MissingExtra:

@@ -1,6 +1,7 @@
 """Stock architectures at any width.
 
-An entry's target is an :class:`edgessl.encoders.base.Architecture`.
+An entry's target is an :class:`edgessl.encoders.base.Architecture`; that of the family ``timm:``
+makes one from the name of a network in timm.
 """
 
 from edgessl.core.registry import Entry, Table
@@ -60,6 +61,17 @@ ENCODERS = Table(
                 "features_1x": 1024,
                 "macs_1x_224_m": 56.5,
                 "source": "arXiv:1905.02244",
+                "imagenet_weights": True,
+            },
+        ),
+        "mobilenetv4_conv_small": Entry(
+            "edgessl.encoders.mobilenet_v4:MOBILENET_V4_CONV_SMALL",
+            "MobileNetV4-conv-small, loads strictly into timm's class at 1x",
+            extra="train",
+            facts={
+                "features_1x": 1280,
+                "macs_1x_224_m": 186.0,
+                "source": "arXiv:2404.10518",
                 "imagenet_weights": True,
             },
         ),
@@ -128,6 +140,14 @@ ENCODERS = Table(
                 "source": "arXiv:1512.03385",
                 "imagenet_weights": True,
             },
+        ),
+    },
+    families={
+        "timm:": Entry(
+            "edgessl.encoders.timm_nets:timm_architecture",
+            "a convolutional net of timm, for example timm:mobilenetv3_small_100; is timm's at 1x",
+            extra="timm",
+            facts={"source": "timm", "imagenet_weights": True},
         ),
     },
 )

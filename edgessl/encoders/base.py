@@ -37,7 +37,8 @@ class Architecture:
         stock_class: Expression that builds the same module without edgessl: ``{classes}`` and,
             where it takes one, ``{width}`` are to be filled in; None where no other package
             has it.
-        weights: Full name of torchvision's ImageNet weights; None where there are none.
+        weights: Full name of torchvision's ImageNet weights, or ``timm:`` and a name in timm;
+            None where there are none.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Weights of the stock 1x net as a start: torchvision's, or a local file.
+"""Weights of the stock 1x net as a start: torchvision's, timm's, or a local file.
 
 They are published for 1x; a narrower net takes the first channels of every tensor, a wider one
 keeps its initialisation in the rest.
@@ -23,6 +23,7 @@ from edgessl.encoders.edits import centre
 from edgessl.encoders.loading import read_tensors
 
 IMAGENET = "imagenet"
+TIMM = "timm:"  # begins the name of weights that timm publishes
 PICKLES = (".pth", ".pt", ".bin")
 STARTS = (b"PK", b"\x80")  # of a zip archive; of a pickle, which files from before 2020 are
 SHOWN = 48  # bytes of another file that a message quotes
@@ -34,11 +35,14 @@ def stock_weights(architecture: Architecture, where: str) -> dict[str, Tensor]:
 
     Args:
         architecture: Its stock names and shapes have to fit exactly.
-        where: ``imagenet``: torchvision's published weights, from torch hub's cache, else
-            fetched; or a local ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file.
+        where: ``imagenet``: the weights that torchvision or timm publish, from the cache of
+            torch hub or of the Hugging Face hub, else fetched; or a local ``.safetensors``,
+            ``.pth``, ``.pt`` or ``.bin`` file.
 
     Raises:
-        UsageProblem: ``imagenet``, but none are published for this architecture.
+        UsageProblem: ``imagenet``, but none are published for this architecture, or not on the
+            pixels that EdgeSSL makes.
+        MissingExtra: timm's weights, and timm is not installed.
         FileInvalid: Missing, not fetched, damaged, holds more than tensors, or does not fit.
     """
     if where == IMAGENET:
@@ -78,8 +82,13 @@ def _published(architecture: Architecture) -> tuple[dict[str, Tensor], str]:
     if architecture.weights is None:
         raise UsageProblem(
             f"there are no ImageNet weights for {architecture.name}",
-            hint="choose an encoder of torchvision (see: edgessl list encoders), or give a file",
+            hint="choose an encoder that has them (see: edgessl list encoders), or give a file",
         )
+    if architecture.weights.startswith(TIMM):
+        from edgessl.encoders.timm_weights import published_file
+
+        path = published_file(architecture.weights.removeprefix(TIMM))
+        return _read(path), str(path)
     weights = get_weight(architecture.weights)
     name = weights.url.rpartition("/")[2]
     cached = Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -186,10 +195,11 @@ def _fitting(
         if name in given and given[name].shape != shape
     ]
     if problems:
+        package = (architecture.stock_class or "the stock").partition(".")[0]
         raise FileInvalid(
             f"{source} does not hold the stock {architecture.name} at 1x: {'; '.join(problems[:3])}"
             + (f" and {len(problems) - 3} more" if len(problems) > 3 else ""),
-            hint="give weights of torchvision's net of that name; its classifier is not used",
+            hint=f"give weights of {package}'s net of that name; its classifier is not used",
         )
     # copies: tensors of a file may be views of one storage
     return {n: given[n].clone(memory_format=torch.contiguous_format) for n in wanted}

@@ -26,12 +26,12 @@ from edgessl.stages.seen import check_unseen, write_seen
 
 PROBED = 256  # images the equivalence is checked on
 
-SNIPPET = '''"""Load this net into the stock class: needs torch, torchvision and safetensors."""
+SNIPPET = '''"""Load this net into the stock class: needs torch, {package} and safetensors."""
 
 from pathlib import Path
 
 import torch
-import torchvision
+import {package}
 from safetensors.torch import load_file
 
 net = {stock}
@@ -50,9 +50,9 @@ def run_extract(context: Context, source: Path, label: str) -> Path:
         label: Name of the slim net, for example ``1x``.
 
     Returns:
-        Folder with ``model.safetensors``, ``model.json``, ``equivalence.json`` and, where the
-        architecture is a torchvision one, ``load_model.py``; after a hold-out fine-tuning also
-        ``predictions.csv`` and ``mistakes.npz``.
+        Folder with ``model.safetensors``, ``model.json``, ``equivalence.json`` and, where
+        torchvision or timm has the architecture, ``load_model.py``; after a hold-out fine-tuning
+        also ``predictions.csv`` and ``mistakes.npz``.
 
     Raises:
         GateFailed: The extracted net differs from the slim pass.
@@ -114,7 +114,8 @@ def _snippet(stock: str, host: Host, edits: tuple[Edit, ...]) -> str:
     changes = edits_as_code((*head, *edits))
     if edits:
         changes = f"# not in a state dict: what makes the stock class compute it\n{changes}"
-    return SNIPPET.format(stock=stock, edits=changes)
+    package = stock.partition(".")[0]
+    return SNIPPET.format(package=package, stock=stock, edits=changes)
 
 
 def _prove(context: Context, host: Host, label: str, folder: Path, artifact: Artifact) -> None:

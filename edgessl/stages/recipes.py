@@ -85,7 +85,7 @@ def _at(values: Mapping[str, Any], section: str, key: str) -> Any:
 
 
 def _unknown(kind: str, place: str, name: Any, known: Table | Mapping[str, Any]) -> list[str]:
-    if not isinstance(name, str) or name in tuple(known):
+    if not isinstance(name, str) or name in known:
         return []
     return [f"{place}: unknown {kind} '{name}'; {nearest(name, known)}"]
 

@@ -57,7 +57,9 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of its folders."""
-        return f"{self.encoder}-{width_label(self.width)}-{self.imgsz}px"
+        # a colon is no part of a file name everywhere
+        encoder = self.encoder.replace(":", "-")
+        return f"{encoder}-{width_label(self.width)}-{self.imgsz}px"
 
 
 def pictures_of(context: Context, source: str, spec: InputSpec) -> Split:
