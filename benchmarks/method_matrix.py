@@ -37,8 +37,8 @@ TEACHER = "mobilenet_v1_short"
 EARLY: dict[str, dict[str, Any]] = {
     "rekd-style": {"relation_from": 0, "prototypes": 32, "queue": 256},
     "oss-style": {"queue_from": 1, "prototypes": 32, "queue": 256},
-    "byol": {"momentum": 0.9},
 }
+RATES = {"byol": 5e-4}
 SETTINGS: dict[str, Any] = {
     "pretrain.batch": 64, "pretrain.max_seconds": None,
     "labels.draws": 2, "finetune.epochs": 20, "finetune.max_seconds": None,
@@ -96,6 +96,7 @@ def chain(method: str, encoder: str, folder: Path, *, epochs: int = 10) -> dict[
         "encoder.stem": ENCODERS.get(encoder, "small"), "pretrain.method": method,
         "pretrain.options": options(method), "pretrain.epochs": epochs,
         "pretrain.teacher": teacher_of(method, folder, epochs),
+        "pretrain.learning_rate": RATES.get(method, 2e-3),
     }  # fmt: skip
     start = time.process_time()
     outcome = api.run("quickstart", settings=values, out=run, until="export", reporter=QUIET)
@@ -111,8 +112,9 @@ def chain(method: str, encoder: str, folder: Path, *, epochs: int = 10) -> dict[
     equal = json.loads((run / f"extract/{slim}/equivalence.json").read_text("utf-8"))
     return {
         "method": method, "encoder": encoder, "width": width(method), "steps": steps[-1]["step"],
-        # the first lines belong to the warm-up and to a queue of random keys
+        # the first line belongs to the warm-up
         "loss": {"early": round(fmean(losses[1:3]), 4), "late": round(fmean(losses[-2:]), 4)},
+        "knn": {"before": looks[0]["knn"][slim], "after": looks[-1]["knn"][slim]},
         "alarms": [row["alarm"] for row in looks if row["alarm"]],
         "std": looks[-1]["std"][slim], "rankme": looks[-1]["rankme"][slim],
         "top1": {

@@ -11,6 +11,8 @@ import pytest
 from edgessl.methods import METHODS
 
 pytestmark = [pytest.mark.slow, pytest.mark.chain]
+# what it predicts gets harder while it learns: its loss stays where it is
+MOVING_TARGET = {"byol"}
 MATRIX = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "method_matrix.py"))
 
 
@@ -24,7 +26,10 @@ def folder(tmp_path_factory):
 def test_a_method_learns_from_digits_and_its_net_can_be_delivered(name, folder):
     row = MATRIX["chain"](name, "mobilenet_v1_short", folder, epochs=8)
     assert row["steps"] == 8 * 16
-    assert row["loss"]["late"] < row["loss"]["early"]
+    if name in MOVING_TARGET:
+        assert row["knn"]["after"] > row["knn"]["before"]
+    else:
+        assert row["loss"]["late"] < row["loss"]["early"]
     assert row["alarms"] == []
     assert row["equivalence"]["max_abs_features"] < 1e-5
     assert row["equivalence"]["same_answers"]

@@ -70,6 +70,12 @@ def test_images_without_relations_pay_info_nce_with_equal_gradients():
         torch.testing.assert_close(torch.autograd.grad(loss, q)[0], wanted, rtol=1e-12, atol=1e-15)
 
 
+def test_without_other_keys_there_is_nothing_to_pay():
+    q, nothing = rows(B), rows(0)
+    groups = (torch.arange(B), torch.zeros(0, dtype=torch.int64))
+    assert float(related_nce(q, rows(B, seed=1), nothing, groups, 0.2)) == 0
+
+
 def test_one_group_with_equal_logits_pays_the_logarithm_of_the_number_of_keys():
     q = torch.zeros(B, D, dtype=torch.float64)
     q[:, 0] = 1

@@ -37,6 +37,6 @@ def related_nce(
     log_p = similarities(query_BD, key_BD, queue_KD, temperature).log_softmax(1)
     of_query_B, of_key_K = groups
     related_BK = of_query_B[:, None] == of_key_K[None, :]
-    own_B1 = torch.ones_like(related_BK[:, :1])
+    own_B1 = torch.ones_like(of_query_B, dtype=torch.bool)[:, None]
     positive = torch.cat([own_B1, related_BK & (of_key_K >= 0)], 1).to(log_p.dtype)
     return -((log_p * positive).sum(1) / positive.sum(1)).mean()
