@@ -194,7 +194,9 @@ def test_a_teacher_uses_the_statistics_it_is_asked_to_use(bn):
     with torch.no_grad():
         wanted = unit(teaches.projector(expected(x)))
     before = buffers(teaches.network)
-    asked = FrozenTeacher(Parts(method("simclr", projector=(8, 8)).encoder, {}, teaches), "disco", bn=bn)
+    asked = FrozenTeacher(
+        Parts(method("simclr", projector=(8, 8)).encoder, {}, teaches), "disco", bn=bn
+    )
     assert torch.equal(asked(x), wanted)
     assert unchanged(teaches.network, before)
 
