@@ -62,7 +62,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="imagenet|FILE",
-        help="Start from torchvision's ImageNet weights (fetched once), or a local file.",
+        help="Start from ImageNet weights of torchvision or timm (fetched once), or a local file.",
     ),
 ]
 Teacher = Annotated[

@@ -132,8 +132,8 @@ class Encoder(Section):
     )
     weights: str | None = Field(
         default=None,
-        description="imagenet (torchvision's, fetched once) or a local .safetensors or .pth file "
-        "of the stock net: a rival to beat, and a start for pretraining",
+        description="imagenet (of torchvision or timm, fetched once) or a local .safetensors or "
+        ".pth file of the stock net: a rival to beat, and a start for pretraining",
     )
 
 
