@@ -215,7 +215,7 @@ def chosen_rate(study: Study, method: str) -> dict[str, Any]:
 def measure(study: Study, seeds: list[int]) -> None:
     """Make every row that is not there yet."""
     step = study.row("step_seconds", lambda: step_seconds(study))
-    study.row("pixels", lambda: study.scores(None))
+    study.row("pixels", lambda: {"method": "pixels", "top1": study.scores(None)})
     rates = {
         m: study.row(f"choice-{m}", lambda m=m: chosen_rate(study, m))["rate"] for m in METHODS
     }
@@ -252,7 +252,7 @@ def collected(out: Path, device: str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
         "threads": 1, "cores": os.cpu_count(), "torch": torch.__version__,
         "seconds": "clock" if device == "cuda" else "CPU seconds of one thread",
-        "machine": "shared with other programs throughout",
+        "machine": "shared with other programs throughout; AdamW was not fused yet",
     }  # fmt: skip
     rows = [json.loads(path.read_text("utf-8")) for path in sorted(out.glob("*.json"))]
     return {"conditions": conditions, "rows": rows}
