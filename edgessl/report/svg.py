@@ -22,6 +22,7 @@ SHAPES = {
     "triangle": "M0 -6.4L6 4.4H-6z",
     "plus": "M-2.2 -6h4.4v3.8H6v4.4H2.2V6h-4.4V2.2H-6v-4.4h3.8z",
 }
+LARGEST = 1e100  # differences of larger values may be no numbers any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Axis:
         ceiling: float | None = None,
     ) -> Axis:
         """Choose round limits around ``values``, not beyond ``floor`` and ``ceiling``."""
-        known = [value for value in values if math.isfinite(value)] or [0.0]
+        known = [value for value in values if abs(value) <= LARGEST] or [0.0]
         low, high = min(known), max(known)
         pad = (high - low) * 0.03 or abs(high) * 0.1 or 1.0
         low = low - pad if floor is None else max(floor, low - pad)
