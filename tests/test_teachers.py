@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from edgessl.core import files
 from edgessl.core.console import Reporter
 from edgessl.core.errors import DataInvalid, FileInvalid, RecipeInvalid
 from edgessl.encoders import ENCODERS
+from edgessl.encoders.loading import load_model
 from edgessl.methods.projector_layers import layers_of, projector_of
 from edgessl.methods.projectors import projector
 from edgessl.stages import teachers
@@ -29,6 +31,10 @@ SMALL = {
 }  # fmt: skip
 TEACHER = SMALL | {"pretrain.method": "simclr", "pretrain.options": {"projector": [16, 12]}}
 STUDENT = SMALL | {"pretrain.method": "seed", "pretrain.options": {"projector": [16, 9]}}
+TUNE = {
+    "labels.per_class": 2, "labels.draws": 1, "finetune.epochs": 1,
+    "finetune.learning_rates": [1e-3], "finetune.scratch": False,
+}  # fmt: skip
 
 
 def pretrain(out, settings, **changes):
@@ -56,9 +62,7 @@ def own(tmp_path_factory):
     """A teacher of our own: pretrained, fine-tuned and extracted."""
     run = tmp_path_factory.mktemp("teachers") / "teacher"
     pretrain(run, TEACHER)
-    tune = {"labels.per_class": 2, "labels.draws": 1, "finetune.epochs": 1,
-            "finetune.learning_rates": [1e-3], "finetune.scratch": False}  # fmt: skip
-    api.finetune(run, settings=tune, out=run.parent / "tuned", reporter=QUIET)
+    api.finetune(run, settings=TUNE, out=run.parent / "tuned", reporter=QUIET)
     api.extract(run.parent / "tuned", out=run.parent / "extracted", reporter=QUIET)
     return run
 
@@ -298,3 +302,30 @@ def test_a_teacher_that_knows_the_test_images_is_refused(own, tmp_path):
     with pytest.raises(DataInvalid, match="are also in the pretraining images of"):
         pretrain(tmp_path / "student", STUDENT, **changes)
     assert files.read_json(tmp_path / "student/run.json", "run")["stages"]["pretrain"]
+
+
+def notes(run, stage):
+    ledger = files.read_json(run / "ledger.json", "ledger")
+    return [row["note"] for row in ledger["rows"] if row["stage"] == stage]
+
+
+def test_a_student_says_who_taught_it_wherever_it_goes(student, tmp_path):
+    teacher, out = student
+    told = f"taught by {teacher} ({SHORT} 0.25x, simclr)"
+    api.finetune(out, settings=TUNE, out=tmp_path / "tuned", reporter=QUIET)
+    assert all(note.endswith(told) for note in notes(tmp_path / "tuned", "finetune"))
+    extracted = api.extract(tmp_path / "tuned", out=tmp_path / "extracted", reporter=QUIET)
+    _, artifact = load_model(Path(extracted.result["model"]))
+    assert artifact.facts["teacher"] == document(out / "pretrain")["facts"]["teacher"]
+    api.report([tmp_path / "extracted"])
+    card = (tmp_path / "extracted/MODEL_CARD.md").read_text()
+    assert f"pretrained with SEED, taught by {teacher} ({SHORT} 0.25x, SimCLR)" in card
+
+
+def test_a_net_that_saw_all_labels_says_so_beside_its_figures(tmp_path):
+    pretrain(tmp_path / "run", SMALL | {"pretrain.method": "supervised"})
+    assert not (tmp_path / "run/pretrain/projector.safetensors").exists()
+    only_knn = {"evaluate.protocols": ["knn"]}
+    api.evaluate(tmp_path / "run", settings=only_knn, out=tmp_path / "seen", reporter=QUIET)
+    pixels, net = notes(tmp_path / "seen", "evaluate")
+    assert net == f"{pixels}; pretrained with all labels of the training split"

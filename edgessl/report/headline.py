@@ -15,6 +15,7 @@ from edgessl.report.judgement import Judgement, pixels_do_better
 from edgessl.report.latency import BenchView, best, unquotable
 from edgessl.report.proofs import Proof
 from edgessl.report.read import Run
+from edgessl.report.tolerant import first_text, mapping
 from edgessl.report.variants import CHAIN, WEIGHTS, is_pretrained, name
 from edgessl.report.waterfall import Step
 
@@ -113,7 +114,7 @@ def headline(
         slim_width=slim or MISSING,
         host_width=host if host and slim != host else MISSING,
         method=name(method) or "not recorded",
-        made=_made(method),
+        made=_made(method) + _taught(facts),
         imgsz=f"{spec.height} x {spec.width} px" if spec else MISSING,
         artifact=artifact,
         proof=proof,
@@ -165,8 +166,22 @@ def _made(method: str) -> str:
     if method.startswith(WEIGHTS):
         inner = name(method.removeprefix(WEIGHTS))
         return f"started from ImageNet weights and pretrained with {inner}"
-    plain = {"scratch": "trained from scratch", "imagenet": "fine-tuned from ImageNet weights"}
+    plain = {
+        "scratch": "trained from scratch", "imagenet": "fine-tuned from ImageNet weights",
+        "supervised": "trained with all labels of the training split, then fine-tuned",
+    }  # fmt: skip
     return plain.get(method) or (f"pretrained with {name(method)}" if method else "")
+
+
+def _taught(facts: Sequence[FoundArtifact]) -> str:
+    """Say who taught the net, as far as its artifacts tell."""
+    teachers = (mapping(a.artifact.facts.get("teacher")) for a in facts)
+    for teacher in filter(None, teachers):
+        net = " ".join(filter(None, (first_text(teacher, n) for n in ("architecture", "width"))))
+        how = first_text(teacher, "trained")
+        about = ", ".join(filter(None, (net, name(how) if how else "")))
+        return f", taught by {first_text(teacher, 'name')}" + (f" ({about})" if about else "")
+    return ""
 
 
 def _top1(

@@ -15,7 +15,9 @@ RIVALS = ("pixels", "scratch", "imagenet")  # what pretraining without labels ha
 NAMES = {
     "pixels": "Raw pixels", "scratch": "From scratch", "imagenet": "ImageNet weights",
     "sacl-xd": "SACL+XD", "sacl": "SACL", "xd": "XD", "barlow": "Barlow Twins",
-    "moco-v2": "MoCo v2", "seed": "SEED", "vicreg": "VICReg", "onnx": "ONNX",
+    "simclr": "SimCLR", "moco-v2": "MoCo v2", "light-moco": "light-MoCo", "byol": "BYOL",
+    "ssl-small": "SSL-Small", "seed": "SEED", "disco": "DisCo", "rekd-style": "ReKD style",
+    "oss-style": "OSS style", "supervised": "Supervised, all labels", "onnx": "ONNX",
     "openvino": "OpenVINO", "tflite": "TFLite", "tensorrt": "TensorRT",
     "pytorch": "PyTorch", "safetensors": "PyTorch",
 }  # fmt: skip

@@ -21,10 +21,17 @@ from edgessl.evaluation.linear import fit_probe, pixels
 from edgessl.evaluation.outputs import outputs
 from edgessl.slimming.sliced import recalibrate_plain
 from edgessl.stages.context import Context
-from edgessl.stages.networks import Host, load_host, stock_net, variant_of, weights_identity
+from edgessl.stages.networks import (
+    Host,
+    load_host,
+    stock_net,
+    told_of,
+    variant_of,
+    weights_identity,
+)  # fmt: skip
 from edgessl.stages.pretrain import deployed_batches
 from edgessl.stages.rounds import Rounds, budgets
-from edgessl.stages.rows import accuracy_row, summary_row
+from edgessl.stages.rows import accuracy_row, summary_row, with_note
 from edgessl.stages.seen import check_unseen
 
 Matrix = NDArray[np.float32]
@@ -39,6 +46,7 @@ class Source:
     width: str | None
     features: Callable[[NDArray[np.uint8]], Matrix]
     seal: str | None = None
+    told: str = ""  # what a reader of its figures must know
 
     @property
     def name(self) -> str:
@@ -72,7 +80,7 @@ def evaluate(context: Context, checkpoints: Sequence[Path]) -> tuple[LedgerRow, 
     def work() -> tuple[LedgerRow, ...]:
         rows: list[LedgerRow] = []
         for source in _sources(context, hosts):
-            rows += _rows(context, source, made)
+            rows += [with_note(row, source.told) for row in _rows(context, source, made)]
         context.ledger.replace("evaluate", rows)
         return tuple(rows)
 
@@ -90,8 +98,10 @@ def evaluate(context: Context, checkpoints: Sequence[Path]) -> tuple[LedgerRow, 
 
 
 def _sources(context: Context, hosts: Sequence[Host]) -> list[Source]:
-    def frozen(variant: str, label: str, network: nn.Module, seal: str | None) -> Source:
-        return Source(variant, label, lambda x: outputs(network, x, context.spec), seal)
+    def frozen(
+        variant: str, label: str, network: nn.Module, seal: str | None, told: str = ""
+    ) -> Source:
+        return Source(variant, label, lambda x: outputs(network, x, context.spec), seal, told)
 
     found = [Source("pixels", None, pixels)]
     tuned = hosts[0].artifact.facts.get("tuned")
@@ -101,7 +111,7 @@ def _sources(context: Context, hosts: Sequence[Host]) -> list[Source]:
         for host in hosts:
             network = host.plain(label, head=False)
             variant = variant_of(host) + (", fine-tuned" if tuned else "")
-            found.append(frozen(variant, label, network, host.artifact.seal))
+            found.append(frozen(variant, label, network, host.artifact.seal, told_of(host)))
     return found
 
 

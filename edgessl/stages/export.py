@@ -28,6 +28,7 @@ from edgessl.exporters.parity import FLOAT32_TOLERANCE, Parity, compare
 from edgessl.stages import export_records as records
 from edgessl.stages.context import Context, clear
 from edgessl.stages.export_records import Outputs
+from edgessl.stages.networks import upbringing
 from edgessl.stages.workshop import Workshop
 
 
@@ -185,7 +186,7 @@ def seal(
     return Artifact.sealed(
         folder, written.files, artifact_kind="export", format=format, input=written.input,
         output=written.output, labels=source.artifact.labels, parents=(source.artifact.seal,),
-        facts=common | facts,
+        facts=common | upbringing(source.artifact.facts) | facts,
     )  # fmt: skip
 
 

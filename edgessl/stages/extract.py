@@ -20,7 +20,7 @@ from edgessl.encoders.loading import load_model, write_tensors
 from edgessl.evaluation.outputs import outputs
 from edgessl.slimming.extract import TOLERANCE, largest_difference
 from edgessl.stages.context import Context
-from edgessl.stages.networks import Host, load_host
+from edgessl.stages.networks import Host, load_host, upbringing
 from edgessl.stages.rows import accuracy_row, write_mistakes, write_predictions
 from edgessl.stages.seen import check_unseen, write_seen
 
@@ -98,6 +98,7 @@ def _extract(context: Context, host: Host, label: str, folder: Path) -> None:
     for key in ("method", "variant", "labels_per_class", "draw", "trained_on", "seed"):
         if key in host.artifact.facts:
             facts[key] = host.artifact.facts[key]
+    facts |= upbringing(host.artifact.facts)
     if host.seen:
         facts |= write_seen(folder, host.seen)
     artifact = Artifact.sealed(

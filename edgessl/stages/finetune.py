@@ -29,6 +29,8 @@ from edgessl.stages.networks import (
     host_facts,
     load_host,
     net_spec,
+    told_of,
+    upbringing,
     variant_of,
     weights_identity,
 )  # fmt: skip
@@ -134,7 +136,7 @@ def _starts(
         def network(draw: int) -> nn.Module:
             return headed(host.plain(label, head=False), draw)
 
-        return Start(variant_of(host), network, pretrained=True)
+        return Start(variant_of(host), network, pretrained=True, told=told_of(host))
 
     starts: list[tuple[Start, Host | None]] = []
     if recipe.finetune.scratch or not hosts:
@@ -176,6 +178,7 @@ def _write(
     }
     write_tensors(folder / "model.safetensors", {**sliced.state_dict(), **head})
     facts = write_seen(folder, _seen(host, rounds))
+    facts |= upbringing(host.artifact.facts) if host else {}
     facts |= host_facts(architecture, spec, sliced) | {
         "variant": variant,
         "tuned": label,

@@ -71,6 +71,20 @@ def variant_of(host: Host) -> str:
     return str(facts.get("variant", facts.get("method", "checkpoint")))
 
 
+def upbringing(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a pretraining that every net made from it carries along."""
+    return {key: facts[key] for key in ("teacher", "uses_labels") if facts.get(key)}
+
+
+def told_of(host: Host) -> str:
+    """Return what belongs beside every figure of a net: who taught it, or which labels it saw."""
+    facts = upbringing(host.artifact.facts)
+    if teacher := facts.get("teacher"):
+        net = f"{teacher['architecture']} {teacher['width']}"
+        return f"taught by {teacher['name']} ({net}, {teacher['trained'] or 'trained along'})"
+    return "pretrained with all labels of the training split" if facts else ""
+
+
 def weights_identity(recipe: Recipe) -> dict[str, Any] | None:
     """Return what the identity of a stage says of the stock weights: name, and hash if local."""
     where = recipe.encoder.weights

@@ -155,6 +155,7 @@ def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, An
         "options": options.model_dump(mode="json"),
         "projector": layers,
         "teacher": teacher,
+        "uses_labels": method.uses_labels,
         "epochs": followed.epochs,
         "steps": followed.steps,
         "images": len(pool.images),

@@ -55,6 +55,12 @@ def accuracy_row(
     return LedgerRow(**{**values, **fields})
 
 
+def with_note(row: LedgerRow, told: str) -> LedgerRow:
+    """Return a row with something added to its note; as it is where there is nothing to add."""
+    note = "; ".join(filter(None, (row.note, told)))
+    return row.model_copy(update={"note": note}) if told else row
+
+
 def summary_row(
     draws: Sequence[LedgerRow],
     *,

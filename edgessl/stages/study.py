@@ -45,6 +45,7 @@ class Start:
     variant: str
     network: MakeNetwork
     pretrained: bool
+    told: str = ""  # what a reader of its figures must know
 
 
 class Study:
@@ -118,7 +119,7 @@ class Study:
             kept[start.variant] = tried[best][1]
         lines = [tried[best][0]]
         lines += [self._train(start, rounds, chosen, part)[0] for part in rounds.rounds[1:]]
-        return Found(start.variant, rounds, chosen, tuple(map(_converged, lines)))
+        return Found(start.variant, rounds, chosen, tuple(map(_converged, lines)), start.told)
 
     def _search_folds(self, start: Start, rounds: Rounds, plans: Sequence[Plan]) -> Found:
         lines: list[dict[str, Any]] = []
@@ -130,7 +131,7 @@ class Study:
             chosen.append(plans[best])
         # the model of all labels is trained at the rate that most folds chose
         usual = max(plans, key=chosen.count)
-        return Found(start.variant, rounds, usual, tuple(lines))
+        return Found(start.variant, rounds, usual, tuple(lines), start.told)
 
     def _ship(
         self, starts: Sequence[Start], found: Sequence[Found], kept: dict[str, Weights]

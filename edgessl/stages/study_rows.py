@@ -13,7 +13,7 @@ from edgessl.core.ledger import LedgerRow
 from edgessl.stages.context import Context
 from edgessl.stages.evaluate import balanced_row, is_imbalanced
 from edgessl.stages.rounds import Rounds
-from edgessl.stages.rows import accuracy_row, summary_row
+from edgessl.stages.rows import accuracy_row, summary_row, with_note
 from edgessl.training.loop import Plan
 
 Rows = list[LedgerRow]
@@ -27,6 +27,7 @@ class Found:
     rounds: Rounds
     plan: Plan
     lines: tuple[dict[str, Any], ...]
+    told: str = ""  # what a reader of its figures must know
 
 
 def study_rows(context: Context, width: str, found: Sequence[Found]) -> Rows:
@@ -37,7 +38,7 @@ def study_rows(context: Context, width: str, found: Sequence[Found]) -> Rows:
         made = _rows(context, width, result, scratch.get(result.rounds.budget))
         if result.variant == "scratch":
             scratch[result.rounds.budget] = (made, result)
-        rows += made
+        rows += [with_note(row, result.told) for row in made]
     return rows
 
 
