@@ -14,7 +14,8 @@ from edgessl.slimming.sliced import HOST, Sliced
 SHORT = "mobilenet_v1_short"
 # V3-small gains a residual connection at 0.5x; the others have narrow hosts to be quick
 WIDTHS = {SHORT: (1.5, (1.0, 0.5)), "mobilenet_v3_small": (1.5, (1.0, 0.75))} | {
-    name: (0.375, (0.25, 0.125)) for name in ("resnet34", "resnet50", "resnet101")
+    name: (0.375, (0.25, 0.125))
+    for name in ("mobilenetv4_conv_small", "resnet34", "resnet50", "resnet101")
 }
 
 
@@ -44,7 +45,7 @@ def moved(net, width, before):
     return [name for name, tensor in snapshot(net, width).items() if not tensor.equal(before[name])]
 
 
-@pytest.mark.parametrize("name", tuple(ENCODERS))
+@pytest.mark.parametrize("name", [*ENCODERS, "timm:test_byobnet"])
 @pytest.mark.parametrize("bn", ["switch", "shared"])
 def test_every_extracted_net_equals_its_slim_pass(name, bn):
     net, spec = nets(name, bn).float(), spec_of(name, bn)

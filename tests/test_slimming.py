@@ -14,12 +14,12 @@ from edgessl.slimming.extract import NetSpec, build_sliced, extract, largest_dif
 from edgessl.slimming.plan import ChannelPlan, Group, plan_for
 from edgessl.slimming.sliced import recalibrate
 
-NAMES = tuple(ENCODERS)
+NAMES = (*ENCODERS, "timm:test_efficientnet", "timm:test_resnet")
 
 
 # narrow hosts keep float64 cheap; at 0.5x V3-small has a residual connection more than at 0.75x
 WIDTHS = {"mobilenet_v3_small": (1.0, 0.75)} | {
-    name: (0.25, 0.125) for name in ("resnet34", "resnet50", "resnet101")
+    name: (0.25, 0.125) for name in ("mobilenetv4_conv_small", "resnet34", "resnet50", "resnet101")
 }
 
 
