@@ -178,7 +178,7 @@ class Watcher(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         given = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | kwargs
-        apply_rule(self, func, given, result)
+        apply_rule(self, func, given, result)  # type: ignore[arg-type]  (an import in a circle)
         return result
 
     def reduced(self, before: Tensor, after: Tensor) -> None:
