@@ -39,6 +39,8 @@ EARLY: dict[str, dict[str, Any]] = {
     "oss-style": {"queue_from": 1, "prototypes": 32, "queue": 256},
 }
 RATES = {"byol": 5e-4}
+# its contrast gets harder as the momentum encoder improves; what a teacher is for has to fall
+TERMS = {"disco": "distillation"}
 SETTINGS: dict[str, Any] = {
     "pretrain.batch": 64, "pretrain.max_seconds": None,
     "labels.draws": 2, "finetune.epochs": 20, "finetune.max_seconds": None,
@@ -104,7 +106,7 @@ def chain(method: str, encoder: str, folder: Path, *, epochs: int = 10) -> dict[
     if outcome.errors:
         raise outcome.errors[0]
     steps = read_jsonl(run / "pretrain" / "metrics.jsonl")
-    losses = [row["loss"]["total"] for row in steps]
+    losses = [row["loss"][TERMS.get(method, "total")] for row in steps]
     looks = read_jsonl(run / "pretrain" / "monitor.jsonl")
     slim = width(method).split("-")[-1]
     rows = Ledger.open(run).rows
