@@ -5,6 +5,10 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# An independent implementation of losses that tests compare with (MIT). Its losses need torch
+# alone; what else it asks for (hydra, pytorch-lightning) costs pip a search of minutes. Releases
+# before 1.6 ask a server for their latest version when imported.
+LIGHTLY := lightly>=1.6
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -26,6 +30,7 @@ $(READY): pyproject.toml
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@echo "Installing EdgeSSL with every extra into $(VENV) (several GB, some minutes, once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps '$(LIGHTLY)'
 	@touch $@
 
 demo: $(READY) ## unlabeled digits to a small measured model with a report
