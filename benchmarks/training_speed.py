@@ -32,6 +32,7 @@ from edgessl.slimming.plan import ChannelPlan
 from edgessl.slimming.sliced import Sliced
 from edgessl.stages.pretrain import build_method
 from edgessl.stages.recipes import validated
+from edgessl.training.optimizers import make_optimizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import masked_oracle
@@ -88,8 +89,8 @@ def remember_masks() -> None:
 
 
 def step(made: Method, views: list[Tensor]) -> Callable[[], float]:
-    """Return a whole training step."""
-    optimizer = torch.optim.AdamW(made.parameters(), lr=1e-6)
+    """Return a whole training step, with the optimiser that pretraining uses."""
+    optimizer = make_optimizer(made, "adamw", lr=1e-6, weight_decay=1e-4)
 
     def take() -> float:
         optimizer.zero_grad(set_to_none=True)
