@@ -11,7 +11,7 @@ from edgessl import api_light
 from edgessl.cli.cost import text
 from edgessl.core import files
 from edgessl.core.artifact import Artifact, InputSpec
-from edgessl.core.errors import DataInvalid, RecipeInvalid, UsageProblem
+from edgessl.core.errors import DataInvalid, RecipeInvalid
 from edgessl.core.registry import Entry
 from edgessl.core.widths import parse_width
 from edgessl.cost.macs import count_macs
@@ -225,10 +225,10 @@ def test_a_teacher_that_nobody_named_is_told_as_an_assumption(taught):
     assert found["compared_teacher"]["name"] == "resnet50"
     assert found["compared_teacher"]["assumed"]
     assert "resnet50 (assumed; --teacher names another)" in text(found | {"values_from": "x"})
-    with pytest.raises(UsageProblem, match="unknown encoder 'resnet5'"):
+    with pytest.raises(RecipeInvalid, match="resnet5 is no folder here, and no encoder"):
         cost_of(recipe(), 100, teacher="resnet5")
     for wrong in ("resnet18@wide", "resnet18@2x-1x"):
-        with pytest.raises(UsageProblem, match="no single width"):
+        with pytest.raises(RecipeInvalid, match="is not a single one"):
             cost_of(recipe(), 100, teacher=wrong)
 
 
@@ -261,6 +261,30 @@ def test_local_crops_are_counted_at_their_own_size(taught):
         3 * nets.one_pass(0.25)["macs"] + 6 * nets.one_pass(0.25, 8)["macs"]
         + found["teacher"]["one_pass"]["macs"]
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "width", "options", "first"),
+    [
+        # SEED's one view with gradient, and its teacher, for 5 of 20 epochs
+        ("ssl-small", "0.25x", {"init": "seed"}, (5, "3 S + 1 T")),
+        # the host alone on both views: Barlow Twins
+        ("sacl-xd", "0.5x-0.25x", {"slim_start_epoch": 4}, (4, "6 H")),
+        ("sacl", "0.25x", {"slim_start_epoch": 4}, (4, "6 S")),
+    ],
+)
+def test_first_epochs_that_train_otherwise_cost_otherwise(method, width, options, first):
+    teacher = "resnet18" if method == "ssl-small" else None
+    usual = flops(method, width, epochs=20)
+    found = cost_of(recipe(method, width, epochs=20, options=options, teacher=teacher), 100)
+    epochs, passes = first
+    assert found["first_epochs"] == [{"epochs": epochs, "passes": passes}]
+    net, s_or_h = found["nets"][0]["macs"], int(passes[0])
+    step = s_or_h * net + (found["teacher"]["one_pass"]["macs"] if "T" in passes else 0)
+    expected = usual * (20 - epochs) / 20 + 2 * step * 100 * epochs
+    assert found["training"]["flops"]["macs"] == pytest.approx(expected, rel=1e-12)
+    shown = text(found | {"values_from": "defaults"})
+    assert f"first {epochs} epochs:     {passes} instead (" in shown
 
 
 def test_the_command_says_what_was_counted(tmp_path):

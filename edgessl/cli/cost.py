@@ -24,6 +24,11 @@ def text(result: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     head = ("net, without classifier", "parameters", "MACs", "+ 4 per BatchNorm", "features",
             "projector, not counted")  # fmt: skip
+    early = "".join(
+        f"{'first {:,} epochs:'.format(part['epochs']):20}{part['passes']} instead "
+        f"({_legend(part['passes'])})\n"
+        for part in result["first_epochs"]
+    )
     starts = f", {training['starts']} starts" if training["starts"] > 1 else ""
     flops = training["flops"]
     taken = "what was measured stands below" if "measured" in result else "nothing was measured"
@@ -34,7 +39,7 @@ def text(result: Mapping[str, Any]) -> str:
         + table(head, rows, right="12345")
         + f"\none image and step: {result['passes']} ({_legend(result['passes'])}; forward 1, "
         f"forward and backward 3)\n                    = {millions(per_image['macs'])} MACs, "
-        f"{millions(per_image['seed_compat'])} with BatchNorm\n"
+        f"{millions(per_image['seed_compat'])} with BatchNorm\n{early}"
         f"pretraining:        {training['images']:,} images, batch {training['batch']}, "
         f"{training['epochs']:,} epochs = {training['steps']:,} steps{starts}\n"
         f"                    {flops['macs']:.2e} FLOPs, {flops['seed_compat']:.2e} with BatchNorm "

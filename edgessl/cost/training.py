@@ -80,7 +80,8 @@ class Passes:
         Letters: H host, S slim or only net, L slim or only net on a local crop, T teacher.
         """
         each = f" of each of {slims}" if slims > 1 else ""
-        terms = [f"{self.host} H", f"{self.slim} S{each}"] if slims else [f"{self.dense} S"]
+        terms = [f"{self.host} H"] if slims else [f"{self.dense} S"]
+        terms += [f"{self.slim} S{each}"] if slims and self.slim else []
         terms += [f"{self.local} L{each}"] if self.local else []
         terms += [f"{self.teacher} T"] if self.teacher else []
         return " + ".join(terms)

@@ -42,6 +42,14 @@ class Options(BaseModel):
         """
         return usual
 
+    def early(self, usual: Passes) -> tuple[int, Passes]:
+        """Return how many epochs at the start cost something else, and what; usually none.
+
+        Args:
+            usual: As in :meth:`passes`.
+        """
+        return 0, self.passes(usual)
+
 
 class BarlowOptions(Options):
     """Base of the options of Barlow Twins and what is built on its loss."""

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgessl.core.errors import RecipeInvalid
+from edgessl.cost.training import Passes
 from edgessl.methods import base
 from edgessl.methods.selection import Selection
 from edgessl.slimming.choice import begin_as_host
@@ -59,6 +60,11 @@ class SlimOptions(base.BarlowOptions):
         description="of the term that local crops add, where pretrain.views.local asks for some; "
         "the paper has none",
     )  # fmt: skip
+
+    def early(self, usual: Passes) -> tuple[int, Passes]:
+        """Count the host alone, as if it were the only net."""
+        alone = self.passes(usual).dense
+        return self.slim_start_epoch, Passes(alone, 0, alone)
 
 
 class Course(nn.Module):

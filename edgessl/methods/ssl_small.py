@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgessl.core.errors import RecipeInvalid
+from edgessl.cost.training import Passes
 from edgessl.losses.contrastive import info_nce, unit
 from edgessl.losses.distillation import similarity_distillation
 from edgessl.methods import base, momentum_contrast
@@ -42,6 +43,10 @@ class Options(momentum_contrast.Options):
         default=0.2, gt=0, description="SEED: of the student, divides the cosines"
     )
     teacher_temperature: float = Field(default=0.01, gt=0, description="SEED: of the teacher")
+
+    def early(self, usual: Passes) -> tuple[int, Passes]:  # noqa: ARG002 - its own phase
+        """Count the warm start: SEED's one view."""
+        return (self.warm_epochs if self.init == "seed" else 0), Passes(None, None, 3, teacher=1)
 
 
 class SslSmall(base.Method):

@@ -15,7 +15,7 @@ from edgessl.data.decode import MEMORY_LIMIT_BYTES
 from edgessl.data.sources import open_source
 from edgessl.encoders import ENCODERS
 from edgessl.methods import METHODS
-from edgessl.stages.cost_nets import Nets, meta_network
+from edgessl.stages.cost_nets import Nets, meta_network, phases
 from edgessl.stages.cost_teacher import TeacherCost, teacher_cost
 from edgessl.stages.pretrain import make_view_specs, method_options
 from edgessl.training.loop import Plan, check_plan
@@ -47,9 +47,9 @@ def cost_of(
         on the same encoder and images.
 
     Raises:
-        RecipeInvalid: The method does not train these widths.
+        RecipeInvalid: The method does not train these widths, or there is no such teacher.
         DataInvalid: The images of the recipe cannot be opened, or are fewer than a batch.
-        UsageProblem, FileInvalid: The teacher cannot be counted.
+        FileInvalid: The teacher cannot be counted.
     """
     section = recipe.pretrain
     images = _images(recipe) if images is None else images
@@ -58,7 +58,7 @@ def cost_of(
     seen = plan.steps_per_epoch * plan.batch
     helper = teacher_cost(recipe, images=seen, epochs=teacher_epochs or plan.epochs, name=teacher)
     bill = _Bill(recipe, Nets(recipe.encoder.name, recipe.encoder.stem, recipe.data.imgsz),
-                 helper, seen * plan.epochs * len(recipe.starts))  # fmt: skip
+                 helper, seen * len(recipe.starts))  # fmt: skip
     own = bill.of(section.method)
     spec = InputSpec.square(recipe.data.imgsz)
     size = stored_bytes(images, spec.resize)
@@ -73,7 +73,8 @@ def cost_of(
         "teacher": helper.as_dict() if own["teacher"] != "none" else None,
         "local_crops": _local_crops(recipe),
         "passes": own["passes"],
-        "per_image": bill.step(section.method),
+        "first_epochs": own["first_epochs"],
+        "per_image": bill.step(section.method, bill.phases(section.method)[-1][1]),
         "training": {
             "images": images,
             "epochs": plan.epochs,
@@ -109,7 +110,7 @@ class _Bill:
     recipe: Recipe
     nets: Nets
     teacher: TeacherCost
-    seen: int  # images in the whole training
+    seen: int  # images per epoch, in all starts
 
     @property
     def widths(self) -> tuple[float, list[float]]:
@@ -117,20 +118,23 @@ class _Bill:
         host, *slims = self.recipe.widths
         return host, [] if slims == [host] else slims
 
-    def passes(self, method: str) -> Passes:
-        """Return the units of a method, with the recipe's options where it is the recipe's."""
-        usual = Passes.of(METHODS[method].facts)
-        if method != self.recipe.pretrain.method:
-            return usual
-        passes = method_options(self.recipe).passes(usual)
-        crops = self.recipe.pretrain.views.local
-        return replace(passes, local=passes.local or LOCAL_UNITS * crops)
+    def phases(self, method: str) -> list[tuple[int, Passes]]:
+        """Return epochs and units of a method, with the recipe's options where it is its own."""
+        usual, section = Passes.of(METHODS[method].facts), self.recipe.pretrain
+        if method != section.method:
+            return [(section.epochs, usual)]
+        parts = phases(method_options(self.recipe), usual, section.epochs)
+        epochs, last = parts[-1]  # what comes before trains without local crops
+        crops = LOCAL_UNITS * section.views.local
+        return [*parts[:-1], (epochs, replace(last, local=last.local or crops))]
 
-    def step(self, method: str, widths: tuple[float, Sequence[float]] | None = None) -> Any:
+    def step(
+        self, method: str, passes: Passes, widths: tuple[float, Sequence[float]] | None = None
+    ) -> Any:
         """Return the operations of a step per image, by counting."""
         crops = _local_crops(self.recipe) if method == self.recipe.pretrain.method else None
         return self.nets.step(
-            self.passes(method), widths or self.widths, teacher=self.teacher.one_pass,
+            passes, widths or self.widths, teacher=self.teacher.one_pass,
             local_side=crops["side"] if crops else 0,
         )  # fmt: skip
 
@@ -140,21 +144,28 @@ class _Bill:
         ``flops_before`` are those of the pretraining of a teacher that must be there before; None
         where none must.
         """
-        passes, (host, slims) = self.passes(method), self.widths
+        parts, (host, slims) = self.phases(method), self.widths
+        *early, (_, passes) = parts
         trainings: list[tuple[float, Sequence[float]]] = [(host, slims)]
         is_own = method == self.recipe.pretrain.method
         if slims and passes.host is None and not is_own:
             trainings = [(width, []) for width in slims]
-        steps = [self.step(method, widths) for widths in trainings]
+        images = {c: 0.0 for c in COUNTINGS}  # operations for one image in every epoch
+        for epochs, units in parts:
+            for widths in trainings:
+                step = self.step(method, units, widths)
+                images = {c: n + epochs * step[c] for c, n in images.items()}
+        nets = len(slims) if trainings[0][1] else 0
         kind = METHODS.load(method).teacher_kind
         if kind == "optional":  # taken where the options ask for one
             kind = "frozen" if is_own and self.recipe.pretrain.teacher else "none"
         return {
             "method": method,
             "widths": ["-".join(map(width_label, (h, *s))) for h, s in trainings],
-            "passes": passes.text(len(slims) if trainings[0][1] else 0),
+            "passes": passes.text(nets),
+            "first_epochs": [{"epochs": n, "passes": p.text(nets)} for n, p in early],
             "teacher": kind,
-            "flops": {c: training_flops(sum(s[c] for s in steps), self.seen, 1) for c in COUNTINGS},
+            "flops": {c: training_flops(n, self.seen, 1) for c, n in images.items()},
             "flops_before": self.teacher.pretraining["flops"] if kind == "frozen" else None,
         }
 

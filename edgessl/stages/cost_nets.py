@@ -12,6 +12,7 @@ from edgessl.cost.macs import count_operations
 from edgessl.cost.training import COUNTINGS, Passes
 from edgessl.encoders import ENCODERS
 from edgessl.encoders.base import Stem
+from edgessl.methods.base import Options
 
 Operations = Mapping[str, float]  # by counting; see COUNTINGS
 
@@ -32,6 +33,19 @@ def meta_network(
     """
     with torch.device("meta"):
         return ENCODERS.load(name).network(width, classes=classes, stem=stem)
+
+
+def phases(options: Options, usual: Passes, epochs: int) -> list[tuple[int, Passes]]:
+    """Return the parts of a training that cost differently: their epochs, and a step's units.
+
+    Args:
+        options: Of the method.
+        usual: What the table of methods says of it.
+        epochs: Of the training. A first part that is longer than it is cut; pretraining refuses it.
+    """
+    first, early = options.early(usual)
+    first = min(first, epochs)
+    return [(n, p) for n, p in ((first, early), (epochs - first, options.passes(usual))) if n]
 
 
 def operations_of(network: nn.Module, side: int) -> dict[str, int]:

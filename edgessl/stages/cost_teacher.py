@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from edgessl.core.artifact import Artifact
-from edgessl.core.errors import FileInvalid, UsageProblem
+from edgessl.core.errors import FileInvalid
 from edgessl.core.recipe import Recipe
-from edgessl.core.widths import parse_width
 from edgessl.cost.training import COUNTINGS, Passes, training_flops
 from edgessl.methods import METHODS
-from edgessl.stages.cost_nets import Nets, Operations
-from edgessl.stages.networks import artifact_folder
+from edgessl.stages.cost_nets import Nets, Operations, phases
+from edgessl.stages.teacher_names import parsed_teacher
 
-# where a run folder keeps what may teach, best first
-PLACES = ("pretrain", "pretrain-imagenet", "finetune", "finetune/*", "extract/*")
 ASSUMED = "resnet50"  # of published comparisons; told as an assumption wherever it is used
 PRETRAINED_BY = "moco-v2"  # what SEED's and DisCo's teachers of this size are trained with
 
@@ -56,30 +53,17 @@ def teacher_cost(
         name: As ``pretrain.teacher``; None where it is only to be compared with.
 
     Raises:
-        UsageProblem: No such encoder, or no single width.
+        RecipeInvalid: No such encoder, or no single width.
         FileInvalid: The path holds no encoder.
     """
     given = name or recipe.pretrain.teacher
     text, side = given or ASSUMED, recipe.data.imgsz
-    if Path(text).expanduser().exists():
-        return _of_folder(text, side, images, epochs)
-    arch, has_weights, _ = text.partition("=")
-    encoder, _, width = arch.partition("@")
-    stem = "stock" if has_weights else recipe.encoder.stem  # published weights have stock stems
-    one_pass = Nets(encoder, stem, side).one_pass(_width(text, width or "1x"))
+    named = parsed_teacher(text)
+    if named.folder is not None:
+        return _of_folder(text, named.folder, side, images, epochs)
+    stem = "stock" if named.weights else recipe.encoder.stem  # published weights have stock stems
+    one_pass = Nets(named.encoder, stem, side).one_pass(named.width)
     return TeacherCost(text, given is None, one_pass, _assumed(one_pass, images, epochs))
-
-
-def _width(teacher: str, text: str) -> float:
-    try:
-        host, *slims = parse_width(text)
-    except ValueError:
-        host, slims = 0.0, []
-    if slims != [host]:
-        raise UsageProblem(
-            f"the teacher {teacher} has no single width", hint="for example resnet18@0.5x"
-        )
-    return host
 
 
 def _assumed(one_pass: Operations, images: int, epochs: int) -> dict[str, Any]:
@@ -93,9 +77,8 @@ def _pretraining(step: Operations, method: str, images: int, epochs: int) -> dic
     return {"method": method, "images": images, "epochs": epochs, "flops": flops, "assumed": True}
 
 
-def _of_folder(text: str, side: int, images: int, epochs: int) -> TeacherCost:
+def _of_folder(text: str, folder: Path, side: int, images: int, epochs: int) -> TeacherCost:
     """Count a teacher of our own, whose pretraining is known if it is a pretraining's result."""
-    folder = artifact_folder(Path(text).expanduser(), *PLACES)
     artifact = Artifact.load(folder, verify=False)
     facts = artifact.facts
     try:
@@ -113,8 +96,13 @@ def _of_folder(text: str, side: int, images: int, epochs: int) -> TeacherCost:
     if method not in METHODS.entries or not {"epochs", "images"} <= set(facts) or own:
         return TeacherCost(text, False, one_pass, _assumed(one_pass, images, epochs))
     options = METHODS.load(method).Options.model_validate(facts.get("options", {}))
-    passes = options.passes(Passes.of(METHODS[method].facts))
-    nets = Nets(name, stem, artifact.input.height)
-    step = nets.step(passes, (host, [] if slims == [host] else slims))
-    known = _pretraining(step, method, int(facts["images"]), int(facts["epochs"]))
+    nets, trained = (
+        Nets(name, stem, artifact.input.height),
+        (host, [] if slims == [host] else slims),
+    )
+    epochs = int(facts["epochs"])
+    parts = phases(options, Passes.of(METHODS[method].facts), epochs)
+    steps = [(n / epochs, nets.step(passes, trained)) for n, passes in parts]
+    mean = {c: sum(share * step[c] for share, step in steps) for c in COUNTINGS}
+    known = _pretraining(mean, method, int(facts["images"]), epochs)
     return TeacherCost(text, False, one_pass, known | {"assumed": False})

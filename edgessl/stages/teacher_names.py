@@ -58,7 +58,7 @@ def named_teacher(recipe: Recipe) -> Named | None:
             f"{section.teacher}",
             hint=f"leave it out, or choose a method with one: {', '.join(fitting)}",
         )
-    named = _parsed(section.teacher)
+    named = parsed_teacher(section.teacher)
     if kind != "online" and named.folder is None and named.weights is None:
         raise RecipeInvalid(
             f"the teacher of '{section.method}' must have been trained, and {named.text} names "
@@ -68,7 +68,13 @@ def named_teacher(recipe: Recipe) -> Named | None:
     return named
 
 
-def _parsed(text: str) -> Named:
+def parsed_teacher(text: str) -> Named:
+    """Return what the name of a teacher means.
+
+    Raises:
+        RecipeInvalid: No such encoder, no single width, or weights that nobody publishes.
+        FileInvalid: The path holds no encoder.
+    """
     path = Path(text).expanduser()
     if path.exists():
         return Named(text, folder=_folder(path))
