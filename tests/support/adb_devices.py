@@ -100,6 +100,8 @@ def real_adbd(storage: Path) -> Iterator[str]:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            # a phone hears SIGHUP; below nohup it would not
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )  # fmt: skip
     try:
         _await_port(process, port, log)
