@@ -32,6 +32,7 @@ ENCODERS = {
     "mobilenet_v1_short": "stock", "mobilenet_v2": "small", "mobilenet_v3_small": "small",
     "resnet20": "stock",
 }  # fmt: skip
+SLIM = {"mobilenet_v2": 0.35}  # at 0.25x its connections are not those of 0.5x; others: 0.25
 TEACHER = "mobilenet_v1_short"
 # parts of a method that would start after such a short training, and queues as long as it
 EARLY: dict[str, dict[str, Any]] = {
@@ -59,8 +60,9 @@ def options(method: str) -> dict[str, Any]:
     return made | EARLY.get(method, {})
 
 
-def width(method: str, slim: float = 0.25) -> str:
+def width(method: str, encoder: str) -> str:
     """A host and a slim net where the method trains both."""
+    slim = SLIM.get(encoder, 0.25)
     return f"{2 * slim:g}x-{slim:g}x" if "host_units" in METHODS[method].facts else f"{slim:g}x"
 
 
@@ -94,7 +96,7 @@ def chain(method: str, encoder: str, folder: Path, *, epochs: int = 10) -> dict[
     """
     run = folder / f"{method}-{encoder}".replace(":", "-")
     values = SETTINGS | {
-        "encoder.name": encoder, "encoder.width": width(method),
+        "encoder.name": encoder, "encoder.width": width(method, encoder),
         "encoder.stem": ENCODERS.get(encoder, "small"), "pretrain.method": method,
         "pretrain.options": options(method), "pretrain.epochs": epochs,
         "pretrain.teacher": teacher_of(method, folder, epochs),
@@ -108,12 +110,13 @@ def chain(method: str, encoder: str, folder: Path, *, epochs: int = 10) -> dict[
     steps = read_jsonl(run / "pretrain" / "metrics.jsonl")
     losses = [row["loss"][TERMS.get(method, "total")] for row in steps]
     looks = read_jsonl(run / "pretrain" / "monitor.jsonl")
-    slim = width(method).split("-")[-1]
+    slim = width(method, encoder).split("-")[-1]
     rows = Ledger.open(run).rows
     parity = json.loads((run / f"export/{slim}-onnx-none/parity.json").read_text("utf-8"))
     equal = json.loads((run / f"extract/{slim}/equivalence.json").read_text("utf-8"))
     return {
-        "method": method, "encoder": encoder, "width": width(method), "steps": steps[-1]["step"],
+        "method": method, "encoder": encoder, "width": width(method, encoder),
+        "steps": steps[-1]["step"],
         # the first line belongs to the warm-up
         "loss": {"early": round(fmean(losses[1:3]), 4), "late": round(fmean(losses[-2:]), 4)},
         "knn": {"before": looks[0]["knn"][slim], "after": looks[-1]["knn"][slim]},
@@ -143,7 +146,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     if asked.collect:
         rows = [json.loads(p.read_text("utf-8")) for p in sorted(asked.out.glob("row-*.json"))]
-        about = {"epochs": asked.epochs, "torch": torch.__version__, "cores": os.cpu_count(),
+        about = {"torch": torch.__version__, "cores": os.cpu_count(),
                  "machine": platform.machine(), "seconds": "CPU seconds of one thread"}  # fmt: skip
         asked.collect.write_text(json.dumps({"conditions": about, "rows": rows}, indent=1) + "\n")
         return

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from edgessl.cost.training import Passes
 from edgessl.encoders import ENCODERS
+from edgessl.losses.barlow import Codes, barlow_loss
 from edgessl.losses.contrastive import info_nce, nt_xent, similarities, soft_nce, unit
 from edgessl.methods import METHODS
 from edgessl.methods.base import Parts, Schedule
@@ -200,6 +201,34 @@ def test_groups_of_keys_have_batch_statistics_of_their_own():
     assert len(set(groups)) > 1
     leaky = keys_of(1).train()
     assert (leaky(x, 0) != leaky(other, 0)).any(1).all()
+
+
+@pytest.mark.parametrize(("images", "groups"), [(7, 3), (10, 4), (13, 4), (25, 8), (5, 9)])
+def test_no_group_is_a_single_image(images, groups):
+    keys, seen = keys_of(groups).train(), []
+    keys.encoder.host.register_forward_hook(lambda _m, given, _o: seen.append(len(given[0])))
+    keys(normal(images, 3, 12, 12), step=0)
+    assert sum(seen) == images
+    assert len(seen) == min(groups, images // 2)
+    assert min(seen) >= 2
+
+
+@pytest.mark.parametrize("form", ["rows", "columns"])
+def test_losses_do_not_round_under_autocast(form):
+    """In bfloat16 their products would be wrong in the third digit."""
+    z = [normal(8, 6 if form == "columns" else 40, seed=s).float() for s in range(2)]
+    q, k = (unit(x) for x in z)
+
+    def losses():
+        return torch.stack([
+            barlow_loss(Codes(z[0]), Codes(z[1]), lam=0.1, scale_loss=1.0),
+            info_nce(q, k, k.flip(0), TAU), nt_xent(*z, temperature=TAU),
+        ])  # fmt: skip
+
+    plain = losses()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (z[0] @ z[1].T).dtype == torch.bfloat16
+        assert torch.equal(losses(), plain)
 
 
 # ----------------------------------------------------------------------------------- methods

@@ -11,7 +11,7 @@ from edgessl import api_light
 from edgessl.cli.cost import text
 from edgessl.core import files
 from edgessl.core.artifact import Artifact, InputSpec
-from edgessl.core.errors import DataInvalid, RecipeInvalid
+from edgessl.core.errors import DataInvalid, InvalidInput, RecipeInvalid
 from edgessl.core.registry import Entry
 from edgessl.core.widths import parse_width
 from edgessl.cost.macs import count_macs
@@ -285,6 +285,45 @@ def test_first_epochs_that_train_otherwise_cost_otherwise(method, width, options
     assert found["training"]["flops"]["macs"] == pytest.approx(expected, rel=1e-12)
     shown = text(found | {"values_from": "defaults"})
     assert f"first {epochs} epochs:     {passes} instead (" in shown
+
+
+def test_a_warm_start_is_taught_and_without_one_nobody_teaches():
+    seed = recipe("ssl-small", "0.25x", options={"init": "seed"}, epochs=9)
+    found = cost_of(seed, 100)
+    assert found["teacher"]["assumed"]  # resnet50
+    assert found["training"]["flops_before"] == found["teacher"]["pretraining"]["flops"]
+    found = cost_of(recipe("ssl-small", "0.25x"), 100, teacher="resnet18")
+    assert found["teacher"] is None
+    assert found["training"]["flops_before"] is None
+    assert found["compared_teacher"]["name"] == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("encoder", "width", "side", "why"),
+    [
+        ("mobilenet_v3_small", "1.5x-0.5x", 64, "residual connection"),
+        ("mobilenet_v1_short", "0.25x-0.5x", 64, "width"),
+        ("timm:vit_tiny_patch16_224", "1x", 64, "cannot take images of 64 px"),
+        ("timm:convnext_atto", "1x", 64, "cannot be sliced"),
+        ("timm:vgg11_bn", "0.5x", 16, "cannot take images of 16 px"),
+    ],
+)
+def test_nets_that_pretraining_would_refuse_are_refused(encoder, width, side, why):
+    pytest.importorskip("timm", reason="timm is not installed (extra: timm)")
+    with pytest.raises(InvalidInput, match=why):
+        cost_of(
+            validated({
+                "encoder": {"name": encoder, "width": width}, "data": {"imgsz": side},
+                "pretrain": {"method": "sacl", "batch": 10},
+            }),
+            100,
+        )  # fmt: skip
+
+
+def test_a_method_with_labels_asks_for_them(tmp_path):
+    _, err = edgessl("cost", "--method", "supervised", "--width", "1x",
+                     "--set", "data.unlabeled=digits", cwd=tmp_path, expect=3)  # fmt: skip
+    assert "supervised learns from labels" in err
 
 
 def test_the_command_says_what_was_counted(tmp_path):

@@ -6,6 +6,7 @@ import torch
 from edgessl import api_light
 from edgessl.cli.cost import text
 from edgessl.core.console import Reporter
+from edgessl.slimming.sliced import HOST, Sliced
 from edgessl.stages.memory import PeakWatch, process_peak
 
 
@@ -27,6 +28,26 @@ def test_what_was_measured_stands_apart_with_its_conditions():
     assert under["threads"] >= 1
     assert memory["process_peak"] >= memory["process_before"] > 0
     assert "8 step(s) of 20 images of 16 px (digits)" in text(result)
+
+
+def test_steps_are_those_of_the_last_epoch(monkeypatch):
+    """A slim net that starts late is timed: the host alone would cost another time."""
+    seen = []
+    forward = Sliced.forward
+
+    def watched(net, x, *, width, frozen=False):
+        seen.append(width)
+        return forward(net, x, width=width, frozen=frozen)
+
+    monkeypatch.setattr(Sliced, "forward", watched)
+    changes = {
+        "encoder.width": "0.5x-0.25x", "data.imgsz": 16, "pretrain.method": "sacl",
+        "pretrain.batch": 20, "pretrain.epochs": 3,
+        "pretrain.options": {"projector": [8, 8], "slim_start_epoch": 2},
+    }  # fmt: skip
+    api_light.cost(changes, images=1000, measure=True, reporter=Reporter(quiet=True))
+    encoder = [width for width in seen if width in (HOST, "0.25x")]
+    assert encoder.count("0.25x") == encoder.count(HOST) > 0
 
 
 def test_memory_is_what_was_in_use_within_the_block():

@@ -17,7 +17,8 @@ The numeric self-checks of the method specification and where they are:
 12  test_sacl_xd: each_distillation_term_reaches_one_width_only
 13  test_sacl_xd: frozen_passes_change_nothing_of_the_step; test_slimming: frozen_passes_leave...
 14  test_sacl_xd: number_of_encoder_passes; here: number_of_encoder_passes
-15  test_slimming: keep_counts_are_those_of_the_reference_architecture
+15  test_slimming: keep_counts_are_those_of_the_reference_architecture; test_slim_choice:
+    ties_keep_exactly_as_many_and_the_first
 16  test_slimming: sliced_equals_masked_with_every_gradient
 17  test_encoders: the_extracted_net_is_the_published_one
 18  test_slimming: removed_channels_get_gradient_from_the_host_pass_only
@@ -39,8 +40,12 @@ The numeric self-checks of the method specification and where they are:
 34  test_byol: equal_orthogonal_and_opposite_directions, the_loss_is_two_minus_two_cosines...,
     the_momentum_rises_from_its_start_to_one
 35  test_ssl_small: with_its_settings_set_back_it_is_moco_v2
+36  test_online_teachers: images_without_relations_pay_info_nce..., one_group_with_equal_logits...
+37  test_online_teachers: sinkhorn_balances, a_cross_entropy_is_never_below_the_entropy...
 38  test_optimizers: a_loss_scale_leaves_matrices_alone_and_scales_vectors
 39  test_optimizers: with_clip_a_step_never_exceeds_plain_sgd
+40  test_paper_costs: macs_of_whole_classifiers_at_224_px
+41  test_cost: flops_are_linear_in_epochs_and_a_wider_host_costs_more
 ==  ==========================================================================================
 """
 

@@ -201,6 +201,11 @@ def test_weights_of_widths(name):
             method(name, TWO, width_weights=wrong)
     with pytest.raises(ValidationError):
         method(name, TWO, width_weights=(-1.0, 2.0))
+    # no slim net has a term yet: its weight is not asked for
+    alone, plain = (method(name, slim_start_epoch=1, **o) for o in ({"width_weights": (2,)}, {}))
+    for made in (alone, plain):
+        made.begin(Schedule(20, 10))
+    assert torch.equal(alone(x)["total"], plain(x)["total"])
 
 
 def crops(n=8):

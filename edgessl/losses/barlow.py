@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edgessl.losses.precision import full_precision
 from edgessl.losses.ranks import processes, sum_over_processes
 
 EPS = 1e-5
@@ -63,7 +64,8 @@ class Codes:
     def gram_NN(self) -> Tensor:
         """Inner products between the standardised rows of this process."""
         if self._gram_NN is None:
-            self._gram_NN = self.standard_ND @ self.standard_ND.T
+            with full_precision(self.standard_ND):
+                self._gram_NN = self.standard_ND @ self.standard_ND.T
         return self._gram_NN
 
     def detach(self) -> Codes:
@@ -93,13 +95,14 @@ def barlow_loss(a: Codes, b: Codes, *, lam: float, scale_loss: float) -> Tensor:
     if a_ND.shape != b_ND.shape:
         raise ValueError(f"embeddings differ in shape: {tuple(a_ND.shape)}, {tuple(b_ND.shape)}")
     n, d = a_ND.shape
-    if a.sync:
-        c_DD = sum_over_processes(a_ND.T @ b_ND) / _all_rows(a_ND)
-        diagonal_D, squares = c_DD.diagonal(), c_DD.square().sum()
-    elif n < d:
-        diagonal_D, squares = (a_ND * b_ND).mean(0), (a.gram_NN * b.gram_NN).sum() / (n * n)
-    else:
-        diagonal_D, squares = (a_ND * b_ND).mean(0), (a_ND.T @ b_ND / n).square().sum()
+    with full_precision(a_ND):
+        if a.sync:
+            c_DD = sum_over_processes(a_ND.T @ b_ND) / _all_rows(a_ND)
+            diagonal_D, squares = c_DD.diagonal(), c_DD.square().sum()
+        elif n < d:
+            diagonal_D, squares = (a_ND * b_ND).mean(0), (a.gram_NN * b.gram_NN).sum() / (n * n)
+        else:
+            diagonal_D, squares = (a_ND * b_ND).mean(0), (a_ND.T @ b_ND / n).square().sum()
     off_diagonal = squares - diagonal_D.square().sum()
     return scale_loss * ((1 - diagonal_D).square().sum() + lam * off_diagonal)
 

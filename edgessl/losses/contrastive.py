@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgessl.losses.precision import full_precision
+
 
 def unit(z_BD: Tensor) -> Tensor:
     """Scale every row to length 1, in float32 (float64 for float64 embeddings)."""
@@ -25,7 +27,9 @@ def similarities(query_BD: Tensor, key_BD: Tensor, queue_KD: Tensor, temperature
         temperature: Above 0.
     """
     positive_B1 = (query_BD * key_BD).sum(1, keepdim=True)
-    return torch.cat([positive_B1, query_BD @ queue_KD.T.to(query_BD.dtype)], 1) / temperature
+    with full_precision(query_BD):
+        others_BK = query_BD @ queue_KD.T.to(query_BD.dtype)
+    return torch.cat([positive_B1, others_BK], 1) / temperature
 
 
 def info_nce(query_BD: Tensor, key_BD: Tensor, queue_KD: Tensor, temperature: float) -> Tensor:
@@ -82,7 +86,8 @@ def nt_xent(za_BD: Tensor, zb_BD: Tensor, *, temperature: float) -> Tensor:
         temperature: Above 0.
     """
     z_2BD = torch.cat([unit(za_BD), unit(zb_BD)])
-    logits = z_2BD @ z_2BD.T / temperature
+    with full_precision(z_2BD):
+        logits = z_2BD @ z_2BD.T / temperature
     itself = torch.eye(len(logits), dtype=torch.bool, device=z_2BD.device)
     logits = logits.masked_fill(itself, -torch.inf)
     other = torch.arange(len(logits), device=z_2BD.device).roll(len(za_BD))

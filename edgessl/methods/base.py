@@ -33,6 +33,7 @@ class Options(BaseModel):
     model_config = STRICT
 
     projector: Projector = THREE_WIDE
+    negatives_in_queue: ClassVar[bool] = True  # older keys of an image itself would do harm there
 
     def passes(self, usual: Passes) -> Passes:
         """Return what a step costs with these options.

@@ -66,7 +66,7 @@ class Keys(nn.Module):
             return unit(self.projector(host_features(self.encoder, x_BCHW)))
         shuffled = np.random.default_rng([self.seed, step]).permutation(len(x_BCHW))
         order = torch.from_numpy(shuffled).to(x_BCHW.device)
-        parts = [host_features(self.encoder, x) for x in x_BCHW[order].chunk(groups)]
+        parts = [host_features(self.encoder, x) for x in x_BCHW[order].tensor_split(groups)]
         codes = [self.projector(features) for features in parts]
         return unit(torch.cat(codes)[order.argsort()])
 

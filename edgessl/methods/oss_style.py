@@ -14,6 +14,7 @@ that the paper's networks generate themselves are left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -30,6 +31,7 @@ from edgessl.methods.queue import Queue
 class Options(base.Options):
     """Options of ``oss-style``."""
 
+    negatives_in_queue: ClassVar[bool] = False
     projector: base.Projector = (2048, 128)
     prototypes: int = Field(default=256, gt=1, description="clusters; 3000 on ImageNet")
     sharpness: float = Field(default=0.05, gt=0, description="regularisation of Sinkhorn")
@@ -94,7 +96,7 @@ class OssStyle(base.Method):
         """Return the balanced assignments (B, M) of a batch, earlier embeddings beside it."""
         rows = z_BD
         if self.queues and self.step >= self.queue_step:
-            rows = torch.cat([z_BD, self.queues[view].get_buffer("keys_KD").to(z_BD.dtype)])
+            rows = torch.cat([z_BD, self.queues[view].latest_KD.to(z_BD.dtype)])
         scores = rows @ prototypes_MD.T / self.options.sharpness
         return sinkhorn(scores, iterations=self.options.iterations)[: len(z_BD)]
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from edgessl.core.artifact import InputSpec
+from edgessl.core.errors import DataInvalid
 from edgessl.core.recipe import Recipe
 from edgessl.core.widths import width_label
 from edgessl.cost.training import COUNTINGS, Passes, stored_bytes, training_flops
@@ -15,6 +16,7 @@ from edgessl.data.decode import MEMORY_LIMIT_BYTES
 from edgessl.data.sources import open_source
 from edgessl.encoders import ENCODERS
 from edgessl.methods import METHODS
+from edgessl.slimming.plan import plan_for
 from edgessl.stages.cost_nets import Nets, meta_network, phases
 from edgessl.stages.cost_teacher import TeacherCost, teacher_cost
 from edgessl.stages.pretrain import make_view_specs, method_options
@@ -48,6 +50,7 @@ def cost_of(
 
     Raises:
         RecipeInvalid: The method does not train these widths, or there is no such teacher.
+        InvalidInput: The widths are no slices of one net, or it cannot take the image size.
         DataInvalid: The images of the recipe cannot be opened, or are fewer than a batch.
         FileInvalid: The teacher cannot be counted.
     """
@@ -158,7 +161,7 @@ class _Bill:
         nets = len(slims) if trainings[0][1] else 0
         kind = METHODS.load(method).teacher_kind
         if kind == "optional":  # taken where the options ask for one
-            kind = "frozen" if is_own and self.recipe.pretrain.teacher else "none"
+            kind = "frozen" if any(p.teacher for _, p in parts) else "none"
         return {
             "method": method,
             "widths": ["-".join(map(width_label, (h, *s))) for h, s in trainings],
@@ -190,9 +193,14 @@ def _nets(bill: _Bill) -> list[dict[str, Any]]:
     recipe, (host, slims) = bill.recipe, bill.widths
     roles = [("host" if slims else "only net", host), *(("slim", width) for width in slims)]
     architecture = ENCODERS.load(recipe.encoder.name)
+    networks = [
+        meta_network(recipe.encoder.name, width, classes=None, stem=recipe.encoder.stem)
+        for _, width in roles
+    ]
     found = []
-    for role, width in roles:
-        network = meta_network(recipe.encoder.name, width, classes=None, stem=recipe.encoder.stem)
+    for (role, width), network in zip(roles, networks, strict=True):
+        # what pretraining would refuse
+        plan_for(architecture, networks[0], network, widths=(host, width))
         features = architecture.feature_size(width)
         projector = [features, *method_options(recipe).projector]
         found.append({
@@ -217,5 +225,10 @@ def _images(recipe: Recipe) -> int:
     labelled = METHODS.load(recipe.pretrain.method).uses_labels
     if data.unlabeled is not None and not labelled:
         return len(open_source(data.unlabeled))
+    if data.labelled is None:
+        raise DataInvalid(
+            f"{recipe.pretrain.method} learns from labels, and there are no labelled images",
+            hint="name them (--labels), or their number (--images)",
+        )
     kept = 1 - data.validation_share - (0 if data.test else data.test_share)
     return round(len(open_source(str(data.labelled))) * kept)

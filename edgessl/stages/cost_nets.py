@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from edgessl.core.errors import InvalidInput
 from edgessl.cost.macs import count_operations
 from edgessl.cost.training import COUNTINGS, Passes
 from edgessl.encoders import ENCODERS
@@ -50,7 +51,13 @@ def phases(options: Options, usual: Passes, epochs: int) -> list[tuple[int, Pass
 
 def operations_of(network: nn.Module, side: int) -> dict[str, int]:
     """Return the operations of one image of ``side`` pixels in every counting."""
-    macs, normed = count_operations(network, side, side)
+    try:
+        macs, normed = count_operations(network, side, side)
+    except Exception as error:  # any, from code of others
+        raise InvalidInput(
+            f"the net cannot take images of {side} px: {error}",
+            hint="another image size (--imgsz); some nets take that of their pretraining only",
+        ) from error
     return {counting: macs + per_output * normed for counting, per_output in COUNTINGS.items()}
 
 

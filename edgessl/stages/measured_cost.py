@@ -34,7 +34,8 @@ def measured_cost(recipe: Recipe, images: int, reporter: Reporter) -> dict[str, 
     Returns:
         JSON values: seconds of every step, the most memory in use meanwhile, and under
         ``conditions`` what they depend on. ``run_hours`` is the median times the steps of the
-        run: what monitors, saved states and reading the images take comes on top.
+        run: what monitors, saved states and reading the images take comes on top. Steps are those
+        of the last epoch, also where the first ones train otherwise.
 
     Raises:
         DataInvalid: The images cannot be opened, or ``images`` are fewer than a batch.

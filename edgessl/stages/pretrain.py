@@ -185,7 +185,7 @@ def _fill(sliced: Sliced, architecture: str, weights: dict[str, Any]) -> dict[st
 
 def _tell_queue(context: Context, options: Options, images: int) -> None:
     """Say so when a queue was cut to the images, warn when it is too long for them."""
-    queue: int = getattr(options, "queue", 0)
+    queue: int = getattr(options, "queue", 0) if options.negatives_in_queue else 0
     if (
         queue
         and "queue" not in context.recipe.pretrain.options
@@ -235,7 +235,8 @@ def build_method(
     spec = net_spec(recipe)
     architecture = ENCODERS.load(spec.architecture)
     options = method_options(recipe)
-    if images is not None and "queue" not in options.model_fields_set:
+    to_cut = options.negatives_in_queue and "queue" not in options.model_fields_set
+    if images is not None and to_cut:
         fitting = max(FEWEST_KEYS, images // 4)
         if getattr(options, "queue", 0) > fitting:
             options = options.model_copy(update={"queue": fitting})

@@ -79,6 +79,8 @@ def pretraining_times(
 ) -> StepTimes:
     """Take a few steps of pretraining with a method that is thrown away afterwards.
 
+    They are steps of the last epoch: parts of a method that start late are on.
+
     Args:
         recipe: Gives the views.
         spec: Input contract.
@@ -99,8 +101,13 @@ def pretraining_times(
         return method(made, torch.zeros(len(made[0]), dtype=torch.int64, device=device))
 
     optimizer = make_optimizer(method, plan, lr=LITTLE)
-    method.begin(Schedule(plan.steps, plan.steps_per_epoch, 0, optimizer))
-    work = _Work(method, optimizer, plan.batch, len(images), method.after_step, longest_s)
+    before = plan.steps - plan.steps_per_epoch
+    method.begin(Schedule(plan.steps, plan.steps_per_epoch, before, optimizer))
+
+    def after_step(step: int) -> object:
+        return method.after_step(before + step)
+
+    work = _Work(method, optimizer, plan.batch, len(images), after_step, longest_s)
     return _times(work, make, loss)
 
 

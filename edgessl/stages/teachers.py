@@ -204,7 +204,7 @@ def _features(network: nn.Module, recipe: Recipe, named: Named) -> int:
     side = recipe.data.imgsz
     try:
         shape = network(torch.zeros(1, 3, side, side)).shape
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, AssertionError) as error:  # asserted by nets of timm
         raise RecipeInvalid(
             f"the teacher {named.text} cannot take images of {side} px: {error}",
             hint="larger images (--imgsz), or a teacher that was pretrained at this size",
