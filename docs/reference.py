@@ -72,6 +72,12 @@ def method_options() -> str:
     return "".join(made)
 
 
+TEACHERS = {
+    "none": "none", "optional": "may have one, for a warm start", "frozen": "needs a trained one",
+    "online": "needs one, which is trained along",
+}  # fmt: skip
+
+
 def method(name: str) -> str:
     """Return what the table and the code say of one method: summary, cost, status, options."""
     from edgessl.methods import METHODS
@@ -80,7 +86,7 @@ def method(name: str) -> str:
     facts = {
         "In short": entry.summary,
         "Cost of a step": entry.facts["cost"],
-        "Teacher": "needs one" if entry.facts["teacher"] else "none",
+        "Teacher": TEACHERS[METHODS.load(name).teacher_kind],
         "Source": entry.facts["source"],
         "Status": entry.facts["status"],
     }

@@ -70,8 +70,8 @@ def run(
     require_training("run")
     from edgessl.stages.board_opening import check_bench
     from edgessl.stages.chain import run_chain, selected
+    from edgessl.stages.refusals import refuse_pretraining
     from edgessl.stages.roles import check_sources
-    from edgessl.stages.teacher_names import named_teacher
 
     stages = selected(start, until)
     if recipe is None and resume and out is not None and (out / "recipe.yaml").is_file():
@@ -84,7 +84,7 @@ def run(
     loaded = validated(recipe_values(recipe if recipe is not None else DEFAULTS_FILE), settings)
     check_sources(loaded)
     if "pretrain" in stages and not resume:
-        named_teacher(loaded)
+        refuse_pretraining(loaded)
     if "bench" in stages:
         check_bench(loaded)
     folder = RunFolder.create(out, loaded.name, resume=resume or start is not None)
@@ -122,9 +122,9 @@ def pretrain(
     require_training("pretrain")
     from edgessl.stages.networks import stock_net
     from edgessl.stages.pretrain import pretrain as stage
-    from edgessl.stages.teacher_names import named_teacher
+    from edgessl.stages.refusals import refuse_pretraining
 
-    check = None if resume else named_teacher  # a finished one may outlive its teacher
+    check = None if resume else refuse_pretraining  # a finished one may outlive its teacher
     context = open_run("pretrain", None, settings, out, resume, reporter, check)
     if "weights" in context.recipe.starts:
         stock_net(context.recipe, context.recipe.slim_labels[0])  # refuse a bad file at once

@@ -171,7 +171,7 @@ def test_a_run_that_collapses_is_stopped_and_saved(digits, tmp_path, kind, says)
     with pytest.raises(Collapsed, match=says) as caught:
         run(wanted, *digits, method=method, folder=tmp_path)
     assert caught.value.exit_code == 1
-    assert "lower learning rate" in caught.value.hint
+    assert "lower pretrain.learning_rate" in caught.value.hint
     rows = [json.loads(line) for line in (tmp_path / "monitor.jsonl").open()]
     assert [bool(row["alarm"]) for row in rows] == [False] * (len(rows) - 1) + [True]
     state = json.loads((tmp_path / "last/state.json").read_text())

@@ -24,7 +24,7 @@ from edgessl.report.training import DRAWN, training_curves
 def test_axes_cover_their_values_with_distinct_ticks() -> None:
     rng = random.Random(5)
     for _ in range(500):
-        centre, reach = rng.uniform(-50, 50), 10 ** rng.uniform(-3, 3)
+        centre, reach = rng.uniform(-50, 50), 10 ** rng.uniform(-5, 3)
         values = [centre + rng.uniform(-reach, reach) for _ in range(rng.randint(1, 6))]
         axis = Axis.around(values)
         assert axis.low <= min(values) <= max(values) <= axis.high

@@ -254,7 +254,12 @@ def require_one_width(encoder: Sliced, method: str) -> None:
         RecipeInvalid: There is a slim net that is not the host.
     """
     if not encoder.is_dense:
-        raise RecipeInvalid(
-            f"method '{method}' trains one width, but the width names a host and slim nets",
-            hint="use --width 1x, or --method sacl-xd for several widths",
-        )
+        raise one_width_only(method)
+
+
+def one_width_only(method: str) -> RecipeInvalid:
+    """Return the refusal of a host with slim nets."""
+    return RecipeInvalid(
+        f"method '{method}' trains one width, but the width names a host and slim nets",
+        hint="use --width 1x, or --method sacl-xd for several widths",
+    )

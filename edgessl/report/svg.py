@@ -92,7 +92,9 @@ class Axis:
         step = (self.high - self.low) / max(1, len(self.ticks) - 1)
         decimals = next((d for d in range(6) if math.isclose(step, round(step, d))), 6)
         if decimals > 5 or self.high >= 1e7:
-            return f"{tick:.1e}".replace("-", "−")
+            largest = max(abs(self.low), abs(self.high))
+            digits = max(1, math.ceil(math.log10(largest / step) - 1e-9) + 1)
+            return f"{tick:.{digits}e}".replace("-", "−")
         return f"{tick:,.{decimals}f}".replace("-", "−")
 
 

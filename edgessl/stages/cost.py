@@ -16,10 +16,10 @@ from edgessl.data.decode import MEMORY_LIMIT_BYTES
 from edgessl.data.sources import open_source
 from edgessl.encoders import ENCODERS
 from edgessl.methods import METHODS
-from edgessl.slimming.plan import plan_for
 from edgessl.stages.cost_nets import Nets, meta_network, phases
 from edgessl.stages.cost_teacher import TeacherCost, teacher_cost
 from edgessl.stages.pretrain import make_view_specs, method_options
+from edgessl.stages.refusals import refuse_slices
 from edgessl.training.loop import Plan, check_plan
 
 LOCAL_UNITS = 3  # a local crop is a pass with gradient
@@ -193,14 +193,10 @@ def _nets(bill: _Bill) -> list[dict[str, Any]]:
     recipe, (host, slims) = bill.recipe, bill.widths
     roles = [("host" if slims else "only net", host), *(("slim", width) for width in slims)]
     architecture = ENCODERS.load(recipe.encoder.name)
-    networks = [
-        meta_network(recipe.encoder.name, width, classes=None, stem=recipe.encoder.stem)
-        for _, width in roles
-    ]
+    refuse_slices(recipe)
     found = []
-    for (role, width), network in zip(roles, networks, strict=True):
-        # what pretraining would refuse
-        plan_for(architecture, networks[0], network, widths=(host, width))
+    for role, width in roles:
+        network = meta_network(recipe.encoder.name, width, classes=None, stem=recipe.encoder.stem)
         features = architecture.feature_size(width)
         projector = [features, *method_options(recipe).projector]
         found.append({

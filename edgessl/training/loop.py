@@ -211,14 +211,15 @@ def _look(job: Job, record: Record, reporter: Reporter, done: int) -> None:
     record.monitor(row)
     if row["alarm"] is None or job.watch.collapse == "off":
         return
-    if job.watch.collapse == "warn":
+    if job.watch.collapse == "warn" or done == plan.steps:  # nothing is left to stop
         reporter.warn(f"{job.label}: {row['alarm']}")
         return
     record.save(done)
     raise Collapsed(
         f"{job.label} stopped after epoch {place['epoch']} of {plan.epochs}: {row['alarm']}",
-        hint="start a new run with a lower learning rate or gentler crops, and look for duplicate "
-        "images; or go on with --resume --set pretrain.monitor.collapse=warn",
+        hint="start a new run with a lower pretrain.learning_rate or gentler crops "
+        "(pretrain.views.crop_scale), and look for duplicate images; or repeat the same command "
+        "with --resume --set pretrain.monitor.collapse=warn",
     )
 
 
