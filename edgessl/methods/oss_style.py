@@ -96,7 +96,9 @@ class OssStyle(base.Method):
         """Return the balanced assignments (B, M) of a batch, earlier embeddings beside it."""
         rows = z_BD
         if self.queues and self.step >= self.queue_step:
-            rows = torch.cat([z_BD, self.queues[view].latest_KD.to(z_BD.dtype)])
+            queue = self.queues[view]
+            assert isinstance(queue, Queue)
+            rows = torch.cat([z_BD, queue.latest_KD.to(z_BD.dtype)])
         scores = rows @ prototypes_MD.T / self.options.sharpness
         return sinkhorn(scores, iterations=self.options.iterations)[: len(z_BD)]
 
