@@ -66,7 +66,7 @@ def test_the_kept_matrix_is_full():
     kept = json.loads((ROOT / "benchmarks/results/methods.json").read_text("utf-8"))["rows"]
     encoders = {row["encoder"] for row in kept}
     assert encoders <= set(ENCODERS)
-    assert len(encoders) >= 4
+    assert len(encoders) >= 3
     assert {(r["method"], r["encoder"]) for r in kept} == {
         (m, e) for m in METHODS for e in encoders
     }
