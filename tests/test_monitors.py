@@ -178,6 +178,16 @@ def test_a_run_that_collapses_is_stopped_and_saved(digits, tmp_path, kind, says)
     assert state["step"] == rows[-1]["step"] < 6 * 4
 
 
+def test_the_last_look_stops_too(digits, tmp_path):
+    """A collapsed net is not handed on; the saved state is that of the last step."""
+    same = np.repeat(digits[0][:1], 256, 0)
+    wanted = recipe(epochs=1)
+    with pytest.raises(Collapsed, match="after epoch 1 of 1"):
+        run(wanted, same, digits[1], folder=tmp_path)
+    state = json.loads((tmp_path / "last/state.json").read_text())
+    assert state["step"] == 4
+
+
 def test_images_that_are_all_the_same_raise_the_alarm(digits, tmp_path):
     same = np.repeat(digits[0][:1], 256, 0)
     with pytest.raises(Collapsed, match=r"std 0\.000"):

@@ -25,8 +25,8 @@ def text(result: Mapping[str, Any]) -> str:
     head = ("net, without classifier", "parameters", "MACs", "+ 4 per BatchNorm", "features",
             "projector, not counted")  # fmt: skip
     early = "".join(
-        f"{'first {:,} epochs:'.format(part['epochs']):20}{part['passes']} instead "
-        f"({_legend(part['passes'])})\n"
+        f"first {part['epochs']:,} epochs:".ljust(20)
+        + f"{part['passes']} instead ({_legend(part['passes'])})\n"
         for part in result["first_epochs"]
     )
     starts = f", {training['starts']} starts" if training["starts"] > 1 else ""

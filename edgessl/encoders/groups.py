@@ -10,7 +10,7 @@ refused by name.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -239,12 +239,3 @@ class _Places:
 
     def _leave(self) -> None:
         self._here.pop()
-
-
-def tensors_in(values: Any) -> Iterator[Tensor]:
-    """Yield the tensors of nested arguments."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from tensors_in(value)

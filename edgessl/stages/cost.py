@@ -153,22 +153,22 @@ class _Bill:
         is_own = method == self.recipe.pretrain.method
         if slims and passes.host is None and not is_own:
             trainings = [(width, []) for width in slims]
-        images = {c: 0.0 for c in COUNTINGS}  # operations for one image in every epoch
+        per_image = dict.fromkeys(COUNTINGS, 0.0)  # in all epochs together
         for epochs, units in parts:
             for widths in trainings:
                 step = self.step(method, units, widths)
-                images = {c: n + epochs * step[c] for c, n in images.items()}
-        nets = len(slims) if trainings[0][1] else 0
+                per_image = {c: n + epochs * step[c] for c, n in per_image.items()}
+        slim_nets = len(trainings[0][1])
         kind = METHODS.load(method).teacher_kind
         if kind == "optional":  # taken where the options ask for one
             kind = "frozen" if any(p.teacher for _, p in parts) else "none"
         return {
             "method": method,
             "widths": ["-".join(map(width_label, (h, *s))) for h, s in trainings],
-            "passes": passes.text(nets),
-            "first_epochs": [{"epochs": n, "passes": p.text(nets)} for n, p in early],
+            "passes": passes.text(slim_nets),
+            "first_epochs": [{"epochs": n, "passes": p.text(slim_nets)} for n, p in early],
             "teacher": kind,
-            "flops": {c: training_flops(n, self.seen, 1) for c, n in images.items()},
+            "flops": {c: training_flops(n, self.seen, 1) for c, n in per_image.items()},
             "flops_before": self.teacher.pretraining["flops"] if kind == "frozen" else None,
         }
 

@@ -83,10 +83,9 @@ def _of_folder(text: str, folder: Path, side: int, images: int, epochs: int) -> 
     facts = artifact.facts
     try:
         name, stem = str(facts["architecture"]), facts["stem"]
-        widths = facts.get("slim_widths", ())
         host, slims = (
             float(facts["host_width" if "host_width" in facts else "width"]),
-            [*map(float, widths)],
+            [*map(float, facts.get("slim_widths", ()))],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FileInvalid(f"{folder}: the document lacks or garbles {error}") from error
@@ -96,13 +95,10 @@ def _of_folder(text: str, folder: Path, side: int, images: int, epochs: int) -> 
     if method not in METHODS.entries or not {"epochs", "images"} <= set(facts) or own:
         return TeacherCost(text, False, one_pass, _assumed(one_pass, images, epochs))
     options = METHODS.load(method).Options.model_validate(facts.get("options", {}))
-    nets, trained = (
-        Nets(name, stem, artifact.input.height),
-        (host, [] if slims == [host] else slims),
-    )
-    epochs = int(facts["epochs"])
-    parts = phases(options, Passes.of(METHODS[method].facts), epochs)
-    steps = [(n / epochs, nets.step(passes, trained)) for n, passes in parts]
+    nets, widths = Nets(name, stem, artifact.input.height), (host, [] if slims == [host] else slims)
+    trained = int(facts["epochs"])
+    parts = phases(options, Passes.of(METHODS[method].facts), trained)
+    steps = [(n / trained, nets.step(passes, widths)) for n, passes in parts]
     mean = {c: sum(share * step[c] for share, step in steps) for c in COUNTINGS}
-    known = _pretraining(mean, method, int(facts["images"]), epochs)
+    known = _pretraining(mean, method, int(facts["images"]), trained)
     return TeacherCost(text, False, one_pass, known | {"assumed": False})

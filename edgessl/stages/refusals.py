@@ -22,7 +22,7 @@ def refuse_pretraining(recipe: Recipe) -> None:
     """
     method = recipe.pretrain.method
     host, *slims = recipe.widths
-    if slims not in ([], [host]) and "host_units" not in METHODS[method].facts:
+    if slims != [host] and "host_units" not in METHODS[method].facts:
         raise one_width_only(method)
     named_teacher(recipe)
     refuse_slices(recipe)
@@ -38,7 +38,7 @@ def refuse_slices(recipe: Recipe) -> None:
     host, *slims = recipe.widths
     nets = {
         width: meta_network(section.name, width, classes=None, stem=section.stem)
-        for width in (host, *slims)
+        for width in recipe.widths
     }
-    for width in slims or [host]:
+    for width in slims:
         plan_for(architecture, nets[host], nets[width], widths=(host, width))

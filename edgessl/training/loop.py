@@ -211,7 +211,7 @@ def _look(job: Job, record: Record, reporter: Reporter, done: int) -> None:
     record.monitor(row)
     if row["alarm"] is None or job.watch.collapse == "off":
         return
-    if job.watch.collapse == "warn" or done == plan.steps:  # nothing is left to stop
+    if job.watch.collapse == "warn":
         reporter.warn(f"{job.label}: {row['alarm']}")
         return
     record.save(done)
