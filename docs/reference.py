@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from words import ABSENT, definition, keys, shown, table
+from words import definition, table
+
+from edgessl.core.schema_words import ABSENT, keys, shown
 
 # options that mean the same wherever they stand; told once, named in every command
 EVERYWHERE = ("--set", "--out", "--resume", "--seed", "--json", "--quiet", "--verbose", "--help")

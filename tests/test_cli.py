@@ -97,6 +97,7 @@ def one_message(err, *parts):
         (["export", "--target", "onxx"], 2, ["did you mean 'onnx'?"]),
         (["bench", "empty"], 2, ["no exported artifact"]),
         (["list", "metods"], 2, ["did you mean 'methods'?"]),
+        (["list", "methods", "mocov2"], 2, ["did you mean 'moco-v2'?"]),
         (["nosuch"], 2, ["nosuch"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -367,3 +368,18 @@ def test_listings_are_json(tmp_path):
     assert listed["encoders"] == set(ENCODERS.listed())
     assert listed["targets"] == set(EXPORTERS)
     assert "quickstart" in listed["recipes"]
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_the_options_of_a_method_are_told_with_their_defaults(name, capsys):
+    assert main(["list", "methods", name]) == 0
+    page = capsys.readouterr().out
+    for key, value in METHODS.load(name).Options().model_dump(mode="json").items():
+        shown = value if isinstance(value, str) else json.dumps(value)
+        assert f"  {key}: {shown}\n" in page
+
+
+def test_the_options_of_a_method_are_json(tmp_path):
+    out, _ = edgessl("list", "methods", "byol", "--json", cwd=tmp_path)
+    (told,) = json.loads(out)["methods"]
+    assert set(told["options"]["properties"]) == set(METHODS.load("byol").Options.model_fields)

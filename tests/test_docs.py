@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import reference  # docs/reference.py
-import words
 
 from edgessl import api
+from edgessl.core import schema_words
 from edgessl.core.measurement import VERDICT_ORDER
 from edgessl.core.recipe import Recipe, problems_of
 from edgessl.core.recipe_text import load_yaml
@@ -37,7 +37,7 @@ def inline(text: str) -> list[str]:
 
 def recipe_keys() -> set[str]:
     schema = Recipe.model_json_schema()
-    return {key for key, *_ in words.keys(schema, schema["$defs"])}
+    return {key for key, *_ in schema_words.keys(schema, schema["$defs"])}
 
 
 # ------------------------------------------------------------------------------------- build
@@ -73,7 +73,7 @@ def test_pages_build_without_a_warning_and_load_nothing_from_elsewhere(tmp_path)
 
 def test_every_key_of_a_recipe_has_a_meaning():
     schema = Recipe.model_json_schema()
-    bare = [key for key, _, meaning, _ in words.keys(schema, schema["$defs"]) if not meaning]
+    bare = [key for key, _, meaning, _ in schema_words.keys(schema, schema["$defs"]) if not meaning]
     assert bare == []
 
 
@@ -81,7 +81,9 @@ def test_every_key_of_a_recipe_has_a_meaning():
 def test_every_option_of_a_method_has_a_meaning(method):
     schema = METHODS.load(method).Options.model_json_schema()
     bare = [
-        key for key, _, meaning, _ in words.keys(schema, schema.get("$defs", {})) if not meaning
+        key
+        for key, _, meaning, _ in schema_words.keys(schema, schema.get("$defs", {}))
+        if not meaning
     ]
     assert bare == []
 
@@ -94,7 +96,7 @@ def test_recipe_page_has_every_section_and_key():
 
 def test_kinds_say_bounds_choices_and_null():
     schema = Recipe.model_json_schema()
-    kinds = {key: kind for key, kind, *_ in words.keys(schema, schema["$defs"])}
+    kinds = {key: kind for key, kind, *_ in schema_words.keys(schema, schema["$defs"])}
     assert kinds["data.imgsz"] == "whole number from 8 to 1024".replace("1024", "1,024")
     assert kinds["data.validation_share"] == "number above 0 below 1"
     assert kinds["encoder.stem"] == "one of `stock`, `small`"

@@ -86,6 +86,21 @@ def test_the_extracted_net_is_the_published_one(name):
     stock(name).load_state_dict(plain.state_dict(), strict=True)
 
 
+@pytest.mark.parametrize(("name", "features"), [("large", 960), ("small", 576)])
+@pytest.mark.parametrize("width", [1.0, 0.5])
+def test_pooled_features_are_those_before_the_classifier_of_torchvision(name, features, width):
+    ours = ENCODERS.load(f"mobilenet_v3_{name}_pooled").network(width, classes=None).eval()
+    theirs = stock(f"mobilenet_v3_{name}", width).eval()
+    told = theirs.load_state_dict(ours.state_dict(), strict=False)
+    assert {key.split(".")[0] for key in told.missing_keys} == {"classifier"}
+    assert not told.unexpected_keys
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        pooled = theirs.avgpool(theirs.features(x)).flatten(1)
+        assert torch.equal(ours(x), pooled)
+    assert pooled.shape == (2, features * width)
+
+
 @pytest.mark.parametrize("name", tuple(ENCODERS))
 def test_every_tensor_has_its_channel_groups(name):
     architecture = ENCODERS.load(name)

@@ -81,12 +81,43 @@ def test_the_flavours_agree_without_decay_and_differ_with_it():
 
 def test_settings_reach_lars():
     module = nn.Linear(3, 3)
-    settings = LarsSettings(flavour="official", eta=0.001, clip=False, momentum=0.5)
+    settings = LarsSettings("official", 0.001, False, 0.5, exclude_vectors=False, bias_lr_mult=0.5)
     made = make_optimizer(module, "lars", lr=0.1, weight_decay=0.5, lars=settings)
     assert isinstance(made, LARS)
     assert made.flavour == "official"
     for group in made.param_groups:
         assert (group["eta"], group["clip"], group["momentum"]) == (0.001, False, 0.5)
+        assert group["weight_decay"] == 0.5
+    assert not made.exclude_vectors
+    assert [group["lr"] for group in made.param_groups] == [0.1, 0.05]
+
+
+@pytest.mark.parametrize("flavour", ["solo", "official"])
+def test_without_the_exclusion_vectors_are_treated_as_matrices(flavour):
+    """A vector (7,) gets the update of the matrix (7, 1) that holds the same numbers."""
+    generator = torch.Generator().manual_seed(3)
+    values, slope = torch.randn(2, 7, dtype=torch.float64, generator=generator)
+    updates = []
+    for shape, exclude in (((7,), False), ((7, 1), True), ((7,), True)):
+        p = values.clone().reshape(shape).requires_grad_()
+        p.grad = slope.reshape(shape)
+        LARS([p], lr=0.1, weight_decay=0.2, flavour=flavour, exclude_vectors=exclude).step()
+        updates.append(p.detach().flatten() - values)
+    assert torch.equal(updates[0], updates[1])
+    torch.testing.assert_close(updates[2], -0.1 * slope)  # plain SGD, no decay
+    assert not torch.allclose(updates[0], updates[2])
+
+
+def test_a_smaller_rate_of_vectors_does_what_a_smaller_loss_does():
+    """The official Barlow Twins' 0.2 and 0.0048 are solo-learn's scale_loss 0.024 (spec 1.1)."""
+    updates = []
+    for mult, scale in ((0.024, 1.0), (1.0, 0.024)):
+        module = nn.ParameterList(parameters())
+        settings = LarsSettings(flavour="official", eta=0.001, bias_lr_mult=mult)
+        made = make_optimizer(module, "lars", lr=0.2, weight_decay=0.0, lars=settings)
+        updates.append(step(list(module), made, scale))
+    for one, other in zip(*updates, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=0)
 
 
 def test_momentum_accumulates_the_trusted_gradient():

@@ -44,6 +44,15 @@ def test_options_of_a_method_are_checked_with_it():
     assert "lam" in caught.value.message
 
 
+def test_the_two_forms_of_a_smaller_rate_for_vectors_are_refused_together():
+    lars = {"pretrain.optimizer": "lars", "pretrain.lars.bias_lr_mult": 0.024}
+    for values in (lars, lars | {"pretrain.options.scale_loss": 0.048}):
+        with pytest.raises(RecipeInvalid, match=r"bias_lr_mult: 0\.024 beside .*scale_loss"):
+            validated({}, {"pretrain.method": "barlow"} | values)
+    validated({}, {"pretrain.method": "barlow"} | lars | {"pretrain.options.scale_loss": 1})
+    validated({}, {"pretrain.method": "simclr"} | lars)  # has no scale_loss
+
+
 def test_yaml_is_version_1_2():
     values = load_yaml("a: 1e-3\nb: off\nc: no\nd: 0o10", "x")
     assert values == {"a": 1e-3, "b": "off", "c": "no", "d": 8}

@@ -274,6 +274,20 @@ def test_a_student_records_its_teacher(student):
     assert load_teacher(recipe(str(out))).dimensions == 12
 
 
+def test_a_teacher_whose_training_collapsed_is_named_as_such(own, tmp_path, capsys):
+    collapsed = tmp_path / "collapsed"
+    shutil.copytree(own, collapsed)
+    log = collapsed / "pretrain/monitor.jsonl"
+    log.write_text(
+        log.read_text() + json.dumps({"step": 9, "alarm": "the embedding is one"}) + "\n"
+    )
+    for teacher, warned in ((collapsed, True), (own, False)):
+        out = tmp_path / f"taught-{warned}"
+        pretrain(out, STUDENT, **{"pretrain.teacher": str(teacher)})
+        told = " ".join(capsys.readouterr().err.split())
+        assert ("ended with an alarm: the embedding is one" in told) == warned
+
+
 def test_a_finished_student_outlives_its_teacher_but_not_another_one(student):
     teacher, out = student
     seal = document(out / "pretrain")["seal"]

@@ -151,6 +151,27 @@ def test_a_plan_survives_being_saved():
     assert Plan.from_dict(asdict(plan())) == plan()
 
 
+def test_the_rate_of_vectors_follows_the_schedule_at_its_own_size():
+    """Without clip and decay the first update of a vector is -lr(0) * mult * gradient."""
+    updates = []
+    for mult in (1.0, 0.25):
+        net, start = network().double(), network().double().state_dict()
+        lars = LarsSettings(clip=False, bias_lr_mult=mult)
+        p = plan(items=8, epochs=1, optimizer="lars", lars=lars)
+        train(Job(net, lambda m, i, _: loss_double(m, i), p, "t"), QUIET)
+        end = dict(net.named_parameters())
+        updates.append({name: value - start[name] for name, value in end.items()})
+    for name, whole in updates[0].items():
+        share = 0.25 if whole.ndim == 1 else 1.0
+        torch.testing.assert_close(updates[1][name], share * whole)
+        assert whole.abs().max() > 0
+
+
+def loss_double(module, indices):
+    i = torch.from_numpy(indices)
+    return {"total": nn.functional.cross_entropy(module(X[i].double()), Y[i])}
+
+
 @pytest.mark.parametrize("text", ["[]", '{"kind": "training-state", "schema": 1, "step": "x"}'])
 def test_a_garbled_state_file_is_refused(tmp_path, text):
     train(Job(network(), loss, plan(epochs=1), "t", tmp_path), QUIET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from edgessl.cli.app import LOOK, app
 from edgessl.cli.output import write_document
 from edgessl.core.errors import UsageProblem, nearest
 from edgessl.core.files import SCHEMA
+from edgessl.core.schema_words import ABSENT, keys, shown
 
 if TYPE_CHECKING:
     from edgessl.core.registry import Table
@@ -40,6 +42,9 @@ def list_(
             autocompletion=lambda incomplete: [k for k in KINDS if k.startswith(incomplete)],
         ),
     ] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One of them; a method shows its options too.")
+    ] = None,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
 ) -> None:
@@ -49,28 +54,50 @@ def list_(
     edgessl list
 
     edgessl list methods --json
+
+    edgessl list methods moco-v2    (what pretrain.options may hold)
     """
     if kind is not None and kind not in KINDS:
         raise UsageProblem(f"nothing to list as '{kind}'", hint=nearest(kind, KINDS))
-    found = {name: _entries(name) for name in ((kind,) if kind else KINDS)}
+    found = {each: _entries(each) for each in ((kind,) if kind else KINDS)}
+    if kind is not None and name is not None:
+        found[kind] = [entry for entry in found[kind] if entry["name"] == name]
+        if not found[kind]:
+            known = [entry["name"] for entry in _entries(kind)]
+            raise UsageProblem(f"no '{name}' among the {kind}", hint=nearest(name, known))
+        if kind == "methods":
+            found[kind][0]["options"] = _table(kind).load(name).Options.model_json_schema()
     if as_json:
         write_document(found)
         return
-    for name, entries in found.items():
-        sys.stdout.write(f"{name}\n")
+    for title, entries in found.items():
+        sys.stdout.write(f"{title}\n")
         wide = max(len(entry["name"]) for entry in entries)
         for entry in entries:
             facts = ", ".join(
                 f"{TITLES.get(k, k.replace('_', ' '))}: {'yes' if v is True else v}"
                 for k, v in entry.items()
-                if k not in ("name", "summary", "extra")
+                if k not in ("name", "summary", "extra", "options")
                 and v is not False
                 and not k.endswith("_units")  # the cost says them in words
             )
             sys.stdout.write(f"  {entry['name']:<{wide}}  {entry['summary']}\n")
             if facts and (kind or verbose):
                 sys.stdout.write(f"  {'':<{wide}}  {facts}\n")
+            if "options" in entry:
+                _write_options(entry["options"])
         sys.stdout.write("\n")
+
+
+def _write_options(schema: dict[str, Any]) -> None:
+    """Write what may be set for a method: key and default, meaning, allowed values."""
+    sys.stdout.write("\noptions, for example --set pretrain.options.KEY=VALUE\n")
+    for key, kind, meaning, default in keys(schema, schema.get("$defs", {})):
+        told = "" if default is ABSENT else f": {shown(default)}"
+        sys.stdout.write(f"  {key}{told}\n")
+        text = f"{meaning} ({kind.replace('`', '')})" if meaning else kind.replace("`", "")
+        for line in textwrap.wrap(text, 92):
+            sys.stdout.write(f"      {line}\n")
 
 
 def _entries(kind: str) -> list[dict[str, Any]]:

@@ -168,6 +168,16 @@ class Lars(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.9, description="of the SGD inside"
     )
+    exclude_vectors: bool = Field(
+        default=True,
+        description="biases and BatchNorms get plain SGD without decay; false: the trust ratio "
+        "and the decay too",
+    )
+    bias_lr_mult: Annotated[float, Field(gt=0)] = Field(
+        default=1.0,
+        description="learning rate of biases and BatchNorms, as a multiple of learning_rate "
+        "(official Barlow Twins: 0.024); the other form of a method's scale_loss, not beside it",
+    )
 
 
 class Monitor(Section):

@@ -53,6 +53,17 @@ ENCODERS = Table(
                 "imagenet_weights": True,
             },
         ),
+        "mobilenet_v3_large_pooled": Entry(
+            "edgessl.encoders.mobilenet_v3:MOBILENET_V3_LARGE_POOLED",
+            "MobileNetV3-large without the hidden layer of its classifier: pooled features",
+            extra="train",
+            facts={
+                "features_1x": 960,
+                "macs_1x_224_m": 215.0,
+                "source": "arXiv:1905.02244",
+                "imagenet_weights": True,
+            },
+        ),
         "mobilenet_v3_small": Entry(
             "edgessl.encoders.mobilenet_v3:MOBILENET_V3_SMALL",
             "MobileNetV3-small, loads strictly into torchvision's class",
@@ -60,6 +71,17 @@ ENCODERS = Table(
             facts={
                 "features_1x": 1024,
                 "macs_1x_224_m": 56.5,
+                "source": "arXiv:1905.02244",
+                "imagenet_weights": True,
+            },
+        ),
+        "mobilenet_v3_small_pooled": Entry(
+            "edgessl.encoders.mobilenet_v3:MOBILENET_V3_SMALL_POOLED",
+            "MobileNetV3-small without the hidden layer of its classifier: pooled features",
+            extra="train",
+            facts={
+                "features_1x": 576,
+                "macs_1x_224_m": 55.5,
                 "source": "arXiv:1905.02244",
                 "imagenet_weights": True,
             },

@@ -45,15 +45,17 @@ def validated(values: Mapping[str, Any], changes: Mapping[str, Any] | None = Non
         RecipeInvalid: Its message has one line per error.
     """
     values = override(values, changes or {})
-    problems = problems_of(values) + _unknown_names(values)
+    problems, about_options = problems_of(values) + _unknown_names(values), False
     if not problems:
         recipe = Recipe.model_validate(values)
         problems = _option_problems(recipe)
         if not problems:
             return recipe
+        about_options = True
     raise RecipeInvalid(
         f"the recipe has {len(problems)} error(s):\n" + "\n".join(f"  {p}" for p in problems),
-        hint="all keys with their meaning: edgessl schema recipe",
+        hint="all keys with their meaning: edgessl schema recipe"
+        + ("; of a method's options: edgessl list methods NAME" if about_options else ""),
     )
 
 
@@ -92,14 +94,21 @@ def _unknown(kind: str, place: str, name: Any, known: Table | Mapping[str, Any])
 
 def _option_problems(recipe: Recipe) -> list[str]:
     """Check the method's own options; needs the method's packages, so left out without them."""
-    if not recipe.pretrain.options:
+    section = recipe.pretrain
+    scaled = section.lars.bias_lr_mult if section.optimizer == "lars" else 1.0
+    if not section.options and scaled == 1:
         return []
     try:
         from edgessl.stages.pretrain import method_options
 
-        method_options(recipe)
+        scale = getattr(method_options(recipe), "scale_loss", 1.0)
     except (MissingExtra, ModuleNotFoundError):
         return []
     except RecipeInvalid as error:
         return error.message.splitlines()
+    if scaled != 1 and scale != 1:
+        return [
+            f"pretrain.lars.bias_lr_mult: {scaled:g} beside pretrain.options.scale_loss {scale:g}: "
+            "under LARS both scale the steps of biases and BatchNorms; set one of them to 1"
+        ]
     return []

@@ -85,6 +85,10 @@ def tell_teacher(
     """
     net = f"teacher: {identity['name']}, {identity['architecture']} {identity['width']}"
     context.reporter.say(f"{net}, {identity['trained'] or 'random weights'}")
+    if alarm := _last_alarm(context.recipe):
+        context.reporter.warn(
+            f"the pretraining of the teacher {identity['name']} ended with an alarm: {alarm}"
+        )
     theirs, ours = identity.get("imgsz"), context.spec.height
     if theirs not in (None, ours):
         context.reporter.say(f"the teacher was trained on {theirs} px and sees {ours} px")
@@ -94,6 +98,14 @@ def tell_teacher(
             f"the projector ends in {dimensions} dimensions, as the teacher's codes do, not in the "
             f"{asked[-1]} of pretrain.options.projector"
         )
+
+
+def _last_alarm(recipe: Recipe) -> str | None:
+    """Return what the last look at the teacher's own pretraining found wrong."""
+    named = named_teacher(recipe)
+    log = None if named is None or named.folder is None else named.folder / "monitor.jsonl"
+    looks = files.read_jsonl(log) if log is not None and log.is_file() else []
+    return looks[-1].get("alarm") if looks else None
 
 
 def teacher_of_stage(context: Context, folder: Path) -> dict[str, Any] | None:

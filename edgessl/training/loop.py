@@ -178,7 +178,7 @@ def _one_step(
     """Take step ``done`` (from 0), unless it would do harm."""
     indices, epoch = plan.batch_indices(done), done // plan.steps_per_epoch
     for group in optimizer.param_groups:
-        group["lr"] = plan.lr(done)
+        group["lr"] = plan.lr(done) * group.get("lr_mult", 1.0)
     terms = job.loss(job.module, indices, epoch)
     values = {name: float(term.detach()) for name, term in terms.items()}
     seen = {"the loss": values["total"]}

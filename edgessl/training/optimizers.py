@@ -26,6 +26,8 @@ class LarsSettings:
     eta: float = 0.02
     clip: bool = True
     momentum: float = 0.9
+    exclude_vectors: bool = True
+    bias_lr_mult: float = 1.0
 
 
 class LARS(Optimizer):
@@ -41,8 +43,8 @@ class LARS(Optimizer):
             never exceeds plain SGD's.
         flavour: ``solo``: eta |p| / (|g| + weight_decay |p| + 1e-8); ``official``:
             eta |p| / |g + weight_decay p|, no clip.
-
-    Tensors with one axis (biases, BatchNorm) get plain SGD without decay.
+        exclude_vectors: Tensors with one axis (biases, BatchNorm) get plain SGD without decay;
+            else they are treated as matrices are, with the decay of their group.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class LARS(Optimizer):
         eta: float = 0.02,
         clip: bool = True,
         flavour: Flavour = "solo",
+        exclude_vectors: bool = True,
     ) -> None:
-        self.flavour = flavour
+        self.flavour, self.exclude_vectors = flavour, exclude_vectors
         defaults = {
             "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
             "eta": eta, "clip": clip,
@@ -72,7 +75,7 @@ class LARS(Optimizer):
                 if parameter.grad is None:
                     continue
                 update = parameter.grad
-                if parameter.ndim > 1:
+                if parameter.ndim > 1 or not self.exclude_vectors:
                     update = self._trusted(parameter, update, group)
                 state = self.state[parameter]
                 if "momentum_buffer" not in state:
@@ -106,7 +109,9 @@ def make_optimizer(
     weight_decay: float,
     lars: LarsSettings | None = None,
 ) -> Optimizer:
-    """Build an optimiser; tensors with one axis are not decayed.
+    """Build an optimiser; tensors with one axis are not decayed, unless ``lars`` is told to.
+
+    The learning rate of a group is that of the schedule times its ``lr_mult``, where it has one.
 
     Args:
         module: Its trainable parameters, in the order of ``parameters()``.
@@ -116,15 +121,22 @@ def make_optimizer(
         lars: Settings of ``lars``, without effect on the others; None: the defaults.
     """
     trainable = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    matrices: dict[str, Any] = {
+        "params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay
+    }  # fmt: skip
+    vectors: dict[str, Any] = {
+        "params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0
+    }  # fmt: skip
+    groups = [matrices, vectors]
     if name == "lars":
         use = lars or LarsSettings()
+        vectors |= {"lr": lr * use.bias_lr_mult, "lr_mult": use.bias_lr_mult}
+        if not use.exclude_vectors:
+            vectors["weight_decay"] = weight_decay
         return LARS(
-            groups, lr=lr, momentum=use.momentum, eta=use.eta, clip=use.clip, flavour=use.flavour
-        )
+            groups, lr=lr, momentum=use.momentum, eta=use.eta, clip=use.clip, flavour=use.flavour,
+            exclude_vectors=use.exclude_vectors,
+        )  # fmt: skip
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
     # one pass over all tensors instead of one operation after the other: 26 instead of 101 ms per
