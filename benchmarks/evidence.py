@@ -54,7 +54,7 @@ CHOICE_SEED, DRAWS, BUDGETS = 1000, 5, (10, 100)
 BARLOW = {"projector": [512, 512, 512], "lam": 0.01, "scale_loss": 0.1}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "simclr": ("1x", {"projector": [512, 128], "temperature": 0.5}),
-    "moco-v2": ("1x", {"projector": [512, 128], "queue": 4096}),
+    "moco-v2": ("1x", {"projector": [512, 128], "queue": 4096, "momentum": 0.99}),
     "barlow": ("1x", BARLOW),
     "xd": ("1x", BARLOW | {"alpha": 0.95}),
     "sacl": ("1.5x-1x", BARLOW),

@@ -38,9 +38,7 @@ class Options(base.Options):
         description="keys of other images, 65536 on ImageNet; unless given, at most a quarter of "
         "the images",
     )
-    momentum: float = Field(
-        default=0.99, ge=0, le=1, description="of the mean student; 0.999 in long trainings"
-    )
+    momentum: float = Field(default=0.999, ge=0, le=1, description="of the mean student")
     shuffle_bn: int = Field(
         default=2, ge=1, description="shuffled groups of keys with own batch statistics; 1: none"
     )

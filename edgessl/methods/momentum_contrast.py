@@ -31,7 +31,10 @@ class Options(base.Options):
         "the images",
     )
     momentum: float = Field(
-        default=0.99, ge=0, le=1, description="of the key encoder; 0.999 in long trainings"
+        default=0.999,
+        ge=0,
+        le=1,
+        description="of the key encoder; 0.99 learns faster on many images and collapses on few",
     )
     symmetric: bool = Field(default=False, description="each view is query once; twice the cost")
     shuffle_bn: int = Field(

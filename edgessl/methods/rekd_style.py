@@ -39,7 +39,7 @@ class Options(base.Options):
         description="keys of other images, 16384 on ImageNet; unless given, at most a quarter of "
         "the images",
     )
-    momentum: float = Field(default=0.99, ge=0, le=1, description="of both key encoders")
+    momentum: float = Field(default=0.999, ge=0, le=1, description="of both key encoders")
     shuffle_bn: int = Field(default=2, ge=1, description="shuffled groups of keys; 1: none")
     prototypes: int = Field(default=256, gt=1, description="groups of images; 3000 on ImageNet")
     prototype_momentum: float = Field(default=0.99, ge=0, le=1, description="of the prototypes")
