@@ -13,10 +13,15 @@ from edgessl.slimming.sliced import HOST, Sliced
 
 SHORT = "mobilenet_v1_short"
 # V3-small gains a residual connection at 0.5x; the others have narrow hosts to be quick
-WIDTHS = {SHORT: (1.5, (1.0, 0.5)), "mobilenet_v3_small": (1.5, (1.0, 0.75))} | {
-    name: (0.375, (0.25, 0.125))
-    for name in ("mobilenetv4_conv_small", "resnet34", "resnet50", "resnet101")
-}
+V3_SMALL = ("mobilenet_v3_small", "mobilenet_v3_small_pooled")
+WIDTHS = (
+    {SHORT: (1.5, (1.0, 0.5))}
+    | dict.fromkeys(V3_SMALL, (1.5, (1.0, 0.75)))
+    | {
+        name: (0.375, (0.25, 0.125))
+        for name in ("mobilenetv4_conv_small", "resnet34", "resnet50", "resnet101")
+    }
+)
 
 
 def spec_of(name, bn="switch"):

@@ -18,7 +18,8 @@ NAMES = (*ENCODERS, "timm:test_efficientnet", "timm:test_resnet")
 
 
 # narrow hosts keep float64 cheap; at 0.5x V3-small has a residual connection more than at 0.75x
-WIDTHS = {"mobilenet_v3_small": (1.0, 0.75)} | {
+V3_SMALL = ("mobilenet_v3_small", "mobilenet_v3_small_pooled")
+WIDTHS = dict.fromkeys(V3_SMALL, (1.0, 0.75)) | {
     name: (0.25, 0.125) for name in ("mobilenetv4_conv_small", "resnet34", "resnet50", "resnet101")
 }
 

@@ -46,7 +46,8 @@ def offline(monkeypatch, tmp_path):
 
 def pretrained(name, seed=0, classes=10) -> nn.Module:
     """The stock class's own module with weights and statistics far from the initial ones."""
-    code = architecture(name).stock_code(1.0, classes)
+    # a pooled net takes the weights of the whole one
+    code = architecture(name.removesuffix("_pooled")).stock_code(1.0, classes)
     torch.manual_seed(seed)
     net = eval(code, {"torchvision": torchvision, "timm": timm})
     with torch.no_grad():
