@@ -78,6 +78,7 @@ def teacher_of(method: str, folder: Path, epochs: int) -> str | None:
         values = {
             "data.labels": "digits", "data.imgsz": 16, "encoder.name": TEACHER,
             "encoder.width": "0.5x", "pretrain.method": "moco-v2", "pretrain.batch": 64,
+            # the momentum that the teacher of the kept rows was trained with
             "pretrain.options": options("moco-v2") | {"momentum": 0.99},
             "pretrain.epochs": epochs,
             "pretrain.views": {"preset": "moco_v2", "crop_scale": [0.6, 1.0], "flip": 0},

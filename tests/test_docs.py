@@ -14,7 +14,8 @@ import reference  # docs/reference.py
 from edgessl import api
 from edgessl.core import schema_words
 from edgessl.core.measurement import VERDICT_ORDER
-from edgessl.core.recipe import Recipe, problems_of
+from edgessl.core.recipe import Recipe
+from edgessl.core.recipe_problems import problems_of
 from edgessl.core.recipe_text import load_yaml
 from edgessl.methods import METHODS
 

@@ -281,8 +281,11 @@ def test_a_teacher_whose_training_collapsed_is_named_as_such(own, tmp_path, caps
     log.write_text(
         log.read_text() + json.dumps({"step": 9, "alarm": "the embedding is one"}) + "\n"
     )
-    for teacher, warned in ((collapsed, True), (own, False)):
-        out = tmp_path / f"taught-{warned}"
+    garbled = tmp_path / "garbled"
+    shutil.copytree(own, garbled)
+    (garbled / "pretrain/monitor.jsonl").write_text("5\n")
+    for teacher, warned in ((collapsed, True), (own, False), (garbled, False)):
+        out = tmp_path / f"taught-{teacher.name}"
         pretrain(out, STUDENT, **{"pretrain.teacher": str(teacher)})
         told = " ".join(capsys.readouterr().err.split())
         assert ("ended with an alarm: the embedding is one" in told) == warned

@@ -1,13 +1,12 @@
 """The recipe: one validated, frozen tree of values, a section per stage.
 
-All errors are reported at once; unknown keys are errors that name the nearest key. Names of
+Unknown keys are errors; ``edgessl.core.recipe_problems`` tells all errors at once. Names of
 methods, encoders and targets are checked against their tables where recipes are loaded
 (``edgessl.stages.recipes``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,11 +14,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )  # fmt: skip
 
-from edgessl.core.errors import nearest
 from edgessl.core.widths import parse_width, width_label, width_text
 
 
@@ -472,30 +469,3 @@ class Recipe(Section):
                     f"finetune.widths names {label}, but encoder.width has {', '.join(known)}"
                 )
         return self
-
-
-def problems_of(values: Mapping[str, Any]) -> list[str]:
-    """Return one line per error of recipe values; an empty list means that they are valid."""
-    try:
-        Recipe.model_validate(dict(values))
-    except ValidationError as error:
-        return [_line(item) for item in error.errors()]
-    return []
-
-
-def _line(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        known = _fields_at(Recipe, item["loc"][:-1])
-        return f"{place}: unknown key; {nearest(str(item['loc'][-1]), known)}"
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{place or 'recipe'}: {message[0].lower()}{message[1:]} (got {item['input']!r:.60})"
-
-
-def _fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    for part in path:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgessl.core.errors import MissingExtra, RecipeInvalid, nearest
-from edgessl.core.recipe import Recipe, problems_of
+from edgessl.core.recipe import Recipe
+from edgessl.core.recipe_problems import problems_of
 from edgessl.core.recipe_text import load_yaml, override, read_recipe_values
 from edgessl.core.registry import Table
 from edgessl.core.shipped import shipped_recipes, shipped_text

@@ -103,9 +103,11 @@ def tell_teacher(
 def _last_alarm(recipe: Recipe) -> str | None:
     """Return what the last look at the teacher's own pretraining found wrong."""
     named = named_teacher(recipe)
-    log = None if named is None or named.folder is None else named.folder / "monitor.jsonl"
-    looks = files.read_jsonl(log) if log is not None and log.is_file() else []
-    return looks[-1].get("alarm") if looks else None
+    if named is None or named.folder is None:
+        return None
+    looks = files.read_jsonl(named.folder / "monitor.jsonl")
+    # nothing seals this log, so a line may be any JSON value
+    return looks[-1].get("alarm") if looks and isinstance(looks[-1], dict) else None
 
 
 def teacher_of_stage(context: Context, folder: Path) -> dict[str, Any] | None:
