@@ -233,8 +233,7 @@ def test_a_workstation_that_falls_silent_leaves_a_clean_board(server, reach, mon
 def test_what_a_power_cut_left_is_swept_by_the_next_session(server, reach):
     first = reach()
     left = Path(first.workdir)
-    for line in server.programs():
-        os.kill(int(line.split()[0]), signal.SIGKILL)
+    server.kill_all()
     assert left.exists()
     wait_for(lambda: is_lost(first))
     second = open_shell(Board("ssh", "board"))
@@ -387,8 +386,7 @@ def test_a_board_whose_shell_does_not_get_to_us(server, reach, monkeypatch, file
         (server.home / name).write_text(f"{text}\n")
     server.give("edgessl-bash")
     assert said in unreachable(shell).message
-    for pid in [int(line.split()[0]) for line in server.programs()]:
-        os.kill(pid, signal.SIGKILL)  # the board's own doing
+    server.kill_all()  # the board's own doing
 
 
 def test_a_hostile_board_cannot_flood_nor_paint(shell, monkeypatch):

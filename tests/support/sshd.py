@@ -146,6 +146,13 @@ class Sshd:
                         found.append(f"{folder.name} {line}")
         return found
 
+    def kill_all(self) -> None:
+        """Kill what runs on the board, also what one of them starts while they are listed."""
+        while programs := self.programs():
+            for line in programs:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(line.split()[0]), signal.SIGKILL)
+
     def work_folders(self) -> list[str]:
         """Return the work folders on the board."""
         return sorted(p.name for p in (self.home / ".edgessl").glob("work-*"))
