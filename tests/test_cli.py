@@ -379,6 +379,13 @@ def test_the_options_of_a_method_are_told_with_their_defaults(name, capsys):
         assert f"  {key}: {shown}\n" in page
 
 
+def test_a_net_of_timm_is_told_by_its_name(capsys):
+    assert main(["list", "encoders", "timm:resnet10t"]) == 0
+    assert "features at 1x: 512" in capsys.readouterr().out
+    assert main(["list", "encoders", "timm:resnt18"]) == 2
+    assert "did you mean timm:resnet18 " in capsys.readouterr().err
+
+
 def test_the_options_of_a_method_are_json(tmp_path):
     out, _ = edgessl("list", "methods", "byol", "--json", cwd=tmp_path)
     (told,) = json.loads(out)["methods"]

@@ -17,6 +17,7 @@ from edgessl.encoders.groups import NotSliced, channel_groups
 from edgessl.encoders.weights import stock_weights
 from edgessl.slimming.extract import NetSpec, build_sliced, extract, largest_difference
 from edgessl.slimming.start import fill_sliced
+from edgessl.stages.encoder_facts import encoder_facts
 
 # one or two of each family, the smallest there is
 FAMILIES = (
@@ -273,6 +274,23 @@ def test_names_of_the_family_are_in_the_table_without_being_looked_up():
     assert "timm:NAME" in ENCODERS.listed()
     assert not any(name.startswith("timm") for name in ENCODERS)
     assert architecture(SMALL) is architecture(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("name", "twin"),
+    [("resnet18", "resnet18"), ("mobilenetv3_small_100", "mobilenet_v3_small")],
+)
+def test_a_net_has_the_facts_of_its_twin(name, twin):
+    facts = encoder_facts(f"timm:{name}")
+    assert facts["sliced"] == "yes"
+    assert {key: facts[key] for key in ("features_1x", "macs_1x_224_m")} == {
+        key: ENCODERS[twin].facts[key] for key in ("features_1x", "macs_1x_224_m")
+    }
+
+
+def test_the_facts_say_what_hinders_slicing():
+    facts = encoder_facts("timm:test_vit")
+    assert facts["sliced"].startswith("no: timm:test_vit cannot be sliced, at blocks.0")
 
 
 def test_without_timm_the_extra_is_named(monkeypatch):

@@ -13,6 +13,7 @@ from edgessl.cli.app import LOOK, app
 from edgessl.cli.output import write_document
 from edgessl.core.errors import UsageProblem, nearest
 from edgessl.core.files import SCHEMA
+from edgessl.core.registry import require_training
 from edgessl.core.schema_words import ABSENT, keys, shown
 
 if TYPE_CHECKING:
@@ -56,15 +57,14 @@ def list_(
     edgessl list methods --json
 
     edgessl list methods moco-v2    (what pretrain.options may hold)
+
+    edgessl list encoders timm:resnet10t    (whether it can be slimmed)
     """
     if kind is not None and kind not in KINDS:
         raise UsageProblem(f"nothing to list as '{kind}'", hint=nearest(kind, KINDS))
     found = {each: _entries(each) for each in ((kind,) if kind else KINDS)}
     if kind is not None and name is not None:
-        found[kind] = [entry for entry in found[kind] if entry["name"] == name]
-        if not found[kind]:
-            known = [entry["name"] for entry in _entries(kind)]
-            raise UsageProblem(f"no '{name}' among the {kind}", hint=nearest(name, known))
+        found[kind] = [_one(kind, name, found[kind])]
         if kind == "methods":
             found[kind][0]["options"] = _table(kind).load(name).Options.model_json_schema()
     if as_json:
@@ -87,6 +87,21 @@ def list_(
             if "options" in entry:
                 _write_options(entry["options"])
         sys.stdout.write("\n")
+
+
+def _one(kind: str, name: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the entry of a name; one of a family is asked for its facts."""
+    known = {entry["name"]: entry for entry in entries}
+    if name in known:
+        return known[name]
+    if kind == "encoders" and name in _table(kind):
+        require_training("list")
+        from edgessl.stages.encoder_facts import encoder_facts
+
+        entry = _table(kind)[name]
+        head = {"name": name, "summary": "as its package builds it", "extra": entry.extra}
+        return {**head, **entry.facts, **encoder_facts(name)}
+    raise UsageProblem(f"no '{name}' among the {kind}", hint=nearest(name, known))
 
 
 def _write_options(schema: dict[str, Any]) -> None:
