@@ -331,6 +331,21 @@ def test_smoothing_waits_for_its_epochs_and_rises_to_its_value():
         options(queue=8)
 
 
+@pytest.mark.parametrize("name", ["moco-v2", "light-moco", "ssl-small"])
+def test_the_momentum_of_the_keys_rises_by_the_step_of_the_plan(name):
+    """From 0.8 to 1, half-way after step 50 of 100; a resumed process goes on there."""
+    method = made(name, momentum=0.8, momentum_end=1.0)
+    method.begin(Schedule(100, 10, done=50))
+    for parameter in method.projector.parameters():
+        parameter.data.add_(1.0)
+    before = {n: t.clone() for n, t in method.keys.projector.state_dict().items()}
+    method(views())
+    method.after_step(51)
+    ours = dict(method.projector.named_parameters())
+    for part, parameter in method.keys.projector.named_parameters():
+        torch.testing.assert_close(parameter, 0.9 * before[part] + 0.1 * ours[part])
+
+
 def test_light_moco_goes_on_softening_where_it_stopped():
     """Step 50 of 100 of a ramp is at half of its value, also in a fresh process."""
     method, x = made("light-moco", ramp=True), views()

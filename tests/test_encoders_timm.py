@@ -373,4 +373,4 @@ def test_another_net_is_refused_and_the_package_named(tmp_path):
     _, path = pretrained(SMALL, tmp_path)
     with pytest.raises(FileInvalid, match="does not hold the stock timm:test_byobnet") as raised:
         stock_weights(architecture("test_byobnet"), str(path))
-    assert "timm's net" in raised.value.hint
+    assert "timm's test_byobnet;" in raised.value.hint

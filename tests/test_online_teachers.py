@@ -156,6 +156,13 @@ def test_rekd_style_relates_keys_by_the_nearest_prototype_of_their_teacher_key()
     assert "relation" in made(views())
 
 
+def test_rekd_style_without_a_relation_is_refused():
+    made = method("rekd-style", queue=16, prototypes=4, relation_from=8)
+    with pytest.raises(RecipeInvalid, match=r"relation_from is 8, but the training has 8 epochs"):
+        made.begin(Schedule(80, 10))
+    made.begin(Schedule(90, 10))
+
+
 def test_oss_style_trains_each_net_by_its_own_terms():
     made = method("oss-style", queue=0, prototypes=4)
     terms = made(views())

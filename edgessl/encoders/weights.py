@@ -195,11 +195,12 @@ def _fitting(
         if name in given and given[name].shape != shape
     ]
     if problems:
-        package = (architecture.stock_class or "the stock").partition(".")[0]
+        name = architecture.name.removeprefix(TIMM).removesuffix("_pooled")
+        package = (architecture.stock_class or "torchvision").partition(".")[0]
         raise FileInvalid(
             f"{source} does not hold the stock {architecture.name} at 1x: {'; '.join(problems[:3])}"
             + (f" and {len(problems) - 3} more" if len(problems) > 3 else ""),
-            hint=f"give weights of {package}'s net of that name; its classifier is not used",
+            hint=f"give weights of {package}'s {name}; its classifier is not used",
         )
     # copies: tensors of a file may be views of one storage
     return {n: given[n].clone(memory_format=torch.contiguous_format) for n in wanted}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -138,6 +139,9 @@ class Schedule:
     steps_per_epoch: int
     done: int = 0
     optimizer: Optimizer | None = None
+
+
+ENDLESS = Schedule(sys.maxsize, sys.maxsize)  # until the plan is known
 
 
 class Method(nn.Module):

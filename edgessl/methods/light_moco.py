@@ -10,7 +10,6 @@ some of them show the same thing. At e = 0 it is InfoNCE, and this method MoCo-v
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 
 from pydantic import Field, model_validator
@@ -36,7 +35,9 @@ class Options(momentum_contrast.Options):
         default=0, ge=0, description="epochs of InfoNCE before smoothing begins"
     )
     ramp: bool = Field(
-        default=False, description="smoothing rises along a cosine, to its value at the end"
+        default=False,
+        description="smoothing rises along a cosine from the first step (also behind "
+        "plain_epochs) to its value at the end",
     )
 
     @model_validator(mode="after")
@@ -66,7 +67,7 @@ class LightMoCo(base.Method):
         self.encoder, self.options = parts.encoder, options
         self.projector = mlp(parts.feature_size, options.projector)
         self.keys = make_keys(parts, self.projector, options)
-        self.schedule = base.Schedule(sys.maxsize, sys.maxsize)  # endless until the plan is known
+        self.schedule = base.ENDLESS
         self.step, self.new_keys = 0, self.keys.latest_KD
 
     def begin(self, schedule: base.Schedule) -> None:
@@ -85,5 +86,6 @@ class LightMoCo(base.Method):
 
     def after_step(self, step: int) -> None:
         """Move the key encoder and enqueue the new keys."""
-        self.keys.advance(self.encoder, self.projector, self.options.momentum, self.new_keys)
+        m = self.options.momentum_after(step, self.schedule)
+        self.keys.advance(self.encoder, self.projector, m, self.new_keys)
         self.step = step

@@ -31,11 +31,12 @@ class MoCoV2(base.Method):
         self.encoder, self.options = parts.encoder, options
         self.projector = mlp(parts.feature_size, options.projector)
         self.keys = make_keys(parts, self.projector, options)
+        self.schedule = base.ENDLESS
         self.step, self.new_keys = 0, self.keys.latest_KD
 
     def begin(self, schedule: base.Schedule) -> None:
         """Go on shuffling where the training stopped."""
-        self.step = schedule.done
+        self.schedule, self.step = schedule, schedule.done
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``total`` for two views (B, 3, H, W)."""
@@ -47,5 +48,6 @@ class MoCoV2(base.Method):
 
     def after_step(self, step: int) -> None:
         """Move the key encoder and enqueue the new keys."""
-        self.keys.advance(self.encoder, self.projector, self.options.momentum, self.new_keys)
+        m = self.options.momentum_after(step, self.schedule)
+        self.keys.advance(self.encoder, self.projector, m, self.new_keys)
         self.step = step

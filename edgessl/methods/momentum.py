@@ -30,11 +30,12 @@ def follow(target: nn.Module, source: nn.Module, momentum: float) -> None:
         theirs.lerp_(ours.detach(), 1 - momentum)
 
 
-def rising_momentum(start: float, progress: float) -> float:
-    """1 - (1 - start) (cos(pi progress) + 1) / 2: from ``start`` to 1 (BYOL, arXiv:2006.07733).
+def rising_momentum(start: float, progress: float, end: float = 1.0) -> float:
+    """End - (end - start) (cos(pi progress) + 1) / 2 (to 1: BYOL, arXiv:2006.07733).
 
     Args:
         start: Momentum of the first step.
         progress: Share of the training that is done, 0 to 1.
+        end: Momentum at the end.
     """
-    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
+    return end - (end - start) * (math.cos(math.pi * progress) + 1) / 2

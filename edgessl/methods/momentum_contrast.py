@@ -13,6 +13,7 @@ from edgessl.cost.training import Passes
 from edgessl.losses.contrastive import unit
 from edgessl.methods import base
 from edgessl.methods.keys import Keys
+from edgessl.methods.momentum import rising_momentum
 from edgessl.slimming.sliced import HOST, Sliced
 
 # queries (B, D), their keys (B, D) and the queue (K, D), all of unit norm, to a scalar
@@ -36,6 +37,13 @@ class Options(base.Options):
         le=1,
         description="of the key encoder; 0.99 learns faster on many images and collapses on few",
     )
+    momentum_end: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="what the momentum rises to, along a cosine; null: it stays (solo-learn's "
+        "MoCo-v2+: from 0.99 to 0.999)",
+    )
     symmetric: bool = Field(default=False, description="each view is query once; twice the cost")
     shuffle_bn: int = Field(
         default=2, ge=1, description="shuffled groups of keys with own batch statistics; 1: none"
@@ -44,6 +52,12 @@ class Options(base.Options):
     def passes(self, usual: Passes) -> Passes:
         """Twice as many when symmetric."""
         return Passes(None, None, 8) if self.symmetric else usual
+
+    def momentum_after(self, step: int, schedule: base.Schedule) -> float:
+        """Return how much of itself the key encoder keeps after a step, counted from 1."""
+        if self.momentum_end is None:
+            return self.momentum
+        return rising_momentum(self.momentum, (step - 1) / schedule.steps, self.momentum_end)
 
 
 class Contrasts(Protocol):

@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgessl.core.errors import RecipeInvalid
 from edgessl.losses.contrastive import info_nce, unit
 from edgessl.losses.relation import related_nce
 from edgessl.methods import base
@@ -78,9 +79,20 @@ class RekdStyle(base.Method):
         self.fresh = (nothing, nothing, torch.zeros(0, dtype=torch.int64))
 
     def begin(self, schedule: base.Schedule) -> None:
-        """Turn epochs into steps."""
+        """Turn epochs into steps.
+
+        Raises:
+            RecipeInvalid: The relation term would never begin.
+        """
         self.step = schedule.done
         self.relation_step = self.options.relation_from * schedule.steps_per_epoch
+        if self.relation_step >= schedule.steps:
+            raise RecipeInvalid(
+                f"pretrain.options.relation_from is {self.options.relation_from}, but the training "
+                f"has {schedule.steps // schedule.steps_per_epoch} epochs: the teacher would teach "
+                "nothing",
+                hint="a lower one, or more epochs (pretrain.epochs, pretrain.max_seconds)",
+            )
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return ``teacher``, ``student``, ``relation`` and ``total`` for two views."""

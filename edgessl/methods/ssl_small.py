@@ -113,7 +113,8 @@ class SslSmall(base.Method):
     def after_step(self, step: int) -> None:
         """Move the key encoder and enqueue the new keys; or those of the teacher."""
         if self.warming is None:
-            self.keys.advance(self.encoder, self.projector, self.options.momentum, self.new_keys)
+            m = self.options.momentum_after(step, self.schedule)
+            self.keys.advance(self.encoder, self.projector, m, self.new_keys)
         else:
             self.warming.queue.push(self.warming.new_codes)
             if step == self.warm_steps:  # g and its copy have not moved
