@@ -47,7 +47,8 @@ from edgessl.stages.assignment import Pool
 from edgessl.stages.networks import net_spec
 from edgessl.stages.pretrain import build_method, make_plan, view_loss
 from edgessl.stages.recipes import validated
-from edgessl.training.loop import Job, backward, make_optimizer, train
+from edgessl.training.loop import Job, train
+from edgessl.training.update import backward, make_optimizer
 
 ENCODER, SIDE, BATCH, RATE, LABEL = "mobilenet_v1_short", 20, 128, 2e-3, "1x"
 BANK, CHOOSE, JUDGE = 5_000, 1_000, 4_000  # labelled, for the probe's penalty, for the figures

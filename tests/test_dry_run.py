@@ -16,7 +16,8 @@ from edgessl.core.recipe import Recipe
 from edgessl.data.sources import ImageSet
 from edgessl.stages.image_counts import count_images
 from edgessl.stages.step_times import module_bytes
-from edgessl.training.loop import Plan, cut
+from edgessl.training.budget import StepSeconds, cut
+from edgessl.training.plan import Plan
 
 QUIET = Reporter(quiet=True)
 TINY = {
@@ -57,10 +58,10 @@ def test_few_labels_are_counted_in_folds():
 
 def test_epochs_are_cut_to_the_budget_and_never_to_none():
     plan = Plan(items=100, batch=10, epochs=20, learning_rate=1.0)
-    assert cut(plan, 0.5, None) == plan
-    assert cut(plan, 0.5, 100.0) == plan
-    assert cut(plan, 0.5, 99.0).epochs == 19
-    assert cut(plan, 0.5, 1.0).epochs == 1
+    assert cut(plan, StepSeconds(0.5), None) == plan
+    assert cut(plan, StepSeconds(0.5), 100.0) == plan
+    assert cut(plan, StepSeconds(0.5), 99.0).epochs == 19
+    assert cut(plan, StepSeconds(0.5), 1.0).epochs == 1
 
 
 @pytest.fixture(scope="module")

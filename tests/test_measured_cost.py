@@ -30,8 +30,8 @@ def test_what_was_measured_stands_apart_with_its_conditions():
     assert "8 step(s) of 20 images of 16 px (digits)" in text(result)
 
 
-def test_steps_are_those_of_the_last_epoch(monkeypatch):
-    """A slim net that starts late is timed: the host alone would cost another time."""
+def test_steps_are_those_of_the_last_epoch_and_of_the_first_ones(monkeypatch):
+    """A slim net that starts late is timed, and so is the host alone, on both views."""
     seen = []
     forward = Sliced.forward
 
@@ -45,9 +45,16 @@ def test_steps_are_those_of_the_last_epoch(monkeypatch):
         "pretrain.batch": 20, "pretrain.epochs": 3,
         "pretrain.options": {"projector": [8, 8], "slim_start_epoch": 2},
     }  # fmt: skip
-    api_light.cost(changes, images=1000, measure=True, reporter=Reporter(quiet=True))
+    found = api_light.cost(
+        changes, images=1000, measure=True, reporter=Reporter(quiet=True)
+    ).result["measured"]
     encoder = [width for width in seen if width in (HOST, "0.25x")]
-    assert encoder.count("0.25x") == encoder.count(HOST) > 0
+    steps = encoder.count("0.25x")
+    assert steps > 0
+    assert encoder.count(HOST) == 3 * steps
+    first, usual = found["first_epochs"], found["step_s"]["median"]
+    assert first["epochs"] == 2
+    assert found["run_hours"] == pytest.approx(50 * (2 * first["step_s"] + usual) / 3600)
 
 
 def test_memory_is_what_was_in_use_within_the_block():

@@ -17,7 +17,8 @@ from edgessl.methods import METHODS
 from edgessl.methods.base import Parts, Teacher
 from edgessl.slimming.extract import NetSpec, build_sliced
 from edgessl.stages.watch import Looker, make_taught
-from edgessl.training.loop import Job, Plan, Watch, train
+from edgessl.training.loop import Job, Watch, train
+from edgessl.training.plan import Plan
 
 QUIET = Reporter(quiet=True)
 SPEC = InputSpec.square(16)

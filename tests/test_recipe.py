@@ -1,6 +1,7 @@
 """Recipes: all errors at once, nearest names, YAML 1.2, and that shipped ones are valid."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from edgessl.core.recipe import Recipe
 from edgessl.core.recipe_text import dump_yaml, load_yaml, parse_setting
 from edgessl.core.shipped import shipped_recipes
 from edgessl.core.widths import parse_width
+from edgessl.stages.pretrain import make_view_specs
 from edgessl.stages.recipes import recipe_values, validated
 
 
@@ -51,6 +53,43 @@ def test_the_two_forms_of_a_smaller_rate_for_vectors_are_refused_together():
             validated({}, {"pretrain.method": "barlow"} | values)
     validated({}, {"pretrain.method": "barlow"} | lars | {"pretrain.options.scale_loss": 1})
     validated({}, {"pretrain.method": "simclr"} | lars)  # has no scale_loss
+    all_alike = lars | {"pretrain.lars.exclude_vectors": False}  # a ratio undoes the scale
+    validated({}, {"pretrain.method": "barlow", "pretrain.lars.clip": False} | all_alike)
+    with pytest.raises(RecipeInvalid, match="would only be a bound"):
+        validated({}, {"pretrain.method": "barlow"} | all_alike)
+
+
+def view_specs_of(**values):
+    return make_view_specs(validated({}, {f"pretrain.{k}": v for k, v in values.items()}))
+
+
+def test_strengths_of_views_replace_those_of_the_preset_in_every_view():
+    plain = view_specs_of(**{"views.preset": "byol_asym"})
+    assert [v.blur for v in plain] == [1.0, 0.1]
+    named = {"hue": 0.0, "gray": 0.0, "saturation": 0.1, "solarize": 0.5, "jitter": 1.0}
+    changed = view_specs_of(
+        **{"views.preset": "byol_asym"}, **{f"views.{k}": v for k, v in named.items()}
+    )
+    assert changed == tuple(replace(view, **named) for view in plain)
+    with pytest.raises(RecipeInvalid, match="hue"):
+        view_specs_of(**{"views.hue": 0.6})
+
+
+def test_local_crops_are_blurred_as_often_as_whole_views_on_average():
+    *whole, first, second = view_specs_of(
+        **{"method": "sacl-xd", "views.preset": "byol_asym", "views.local": 2, "views.hue": 0.0}
+    )
+    assert first == second
+    assert (first.blur, first.solarize, first.hue) == (pytest.approx(0.55), 0.0, 0.0)
+    assert (first.jitter, first.crop_scale) == (whole[0].jitter, (0.05, 0.3))
+
+
+def test_training_with_labels_has_the_view_of_fine_tuning_unless_told():
+    (mild,) = view_specs_of(method="supervised")
+    assert (mild.jitter, mild.gray, mild.crop_scale) == (0.0, 0.0, (0.5, 1.0))
+    (asked,) = view_specs_of(method="supervised", **{"views.preset": "cifar_asym"})
+    assert asked.jitter > 0
+    assert len(view_specs_of(method="sacl-xd")) == 2
 
 
 def test_yaml_is_version_1_2():

@@ -20,9 +20,10 @@ from edgessl.slimming.choice import (
 )
 from edgessl.slimming.extract import NetSpec, extract, largest_difference
 from edgessl.slimming.plan import Group
-from edgessl.training.loop import Job, Plan
+from edgessl.training.loop import Job
 from edgessl.training.loop import train as train_job
 from edgessl.training.optimizers import make_optimizer
+from edgessl.training.plan import Plan
 
 L1 = {"selector": "l1_group", "interval": 2, "freeze_at": 1.0}
 

@@ -13,7 +13,8 @@ from edgessl.encoders import ENCODERS
 from edgessl.methods import METHODS
 from edgessl.methods.base import Parts, Schedule, Teacher
 from edgessl.slimming.extract import NetSpec, build_sliced
-from edgessl.training.loop import Job, Plan, train
+from edgessl.training.loop import Job, train
+from edgessl.training.plan import Plan
 
 SHORT = "mobilenet_v1_short"
 QUIET = Reporter(quiet=True)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import time
 from dataclasses import asdict
 from itertools import pairwise
 
@@ -15,8 +16,10 @@ from torch import nn
 from edgessl.core.console import Reporter
 from edgessl.core.errors import DataInvalid, Diverged, FileInvalid, Interrupted, OutOfMemory
 from edgessl.training import checkpoints
-from edgessl.training.loop import Job, Plan, fit_to_budget, train
+from edgessl.training.budget import Hooks, StepSeconds, cut, fit_to_budget
+from edgessl.training.loop import Job, train
 from edgessl.training.optimizers import LarsSettings, make_optimizer
+from edgessl.training.plan import Plan
 
 QUIET = Reporter(quiet=True)
 X = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -261,11 +264,47 @@ def test_the_schedule_warms_up_linearly_and_ends_near_zero():
 def test_a_budget_cuts_epochs_once_and_touches_nothing():
     net = network()
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    cut, seconds = fit_to_budget(plan(epochs=10_000), net, loss, 1.0)
-    assert 1 <= cut.epochs < 10_000
+    shorter, seconds = fit_to_budget(plan(epochs=10_000), net, loss, 1.0)
+    assert 1 <= shorter.epochs < 10_000
     assert seconds > 0
     assert same(before, net.state_dict())
     assert fit_to_budget(plan(epochs=1), net, loss, 1e9)[0].epochs == 1
+
+
+class Slow(nn.Linear):
+    """Takes ten times as long in its first two epochs, of ten steps each."""
+
+    seconds, begun, steps = 0.002, 0, 0
+
+    def begin(self, schedule):
+        self.begun += 1
+        self.seconds = 0.02 if schedule.done < 20 else 0.002
+
+    def after_step(self, step):
+        self.steps = step
+
+
+def test_a_budget_counts_dear_first_epochs_apart_on_a_copy():
+    def waits(net, indices, epoch):
+        time.sleep(net.seconds)
+        return {"total": net(torch.ones(len(indices), 2)).sum()}
+
+    net = Slow(2, 1)
+    wanted = Plan(items=100, batch=10, epochs=40, learning_rate=0.1)
+    hooks = Hooks(net.begin, net.after_step, early_epochs=2)
+    found, seconds = fit_to_budget(wanted, net, waits, 1e9, hooks)
+    assert found.epochs == 40
+    assert seconds >= 10 * (2 * 0.02 + 38 * 0.002)
+    assert (net.begun, net.steps) == (0, 0)
+
+
+def test_first_epochs_may_use_up_a_budget():
+    wanted = Plan(items=100, batch=10, epochs=40, learning_rate=0.1)
+    dear = StepSeconds(0.002, early=0.02, early_epochs=2)  # 0.2 s each, then 0.02 s
+    assert dear.of(wanted) == pytest.approx(2 * 0.2 + 38 * 0.02)
+    assert cut(wanted, dear, 0.505).epochs == 7
+    assert cut(wanted, dear, 0.3).epochs == 1
+    assert cut(wanted, StepSeconds(0.002), 0.505).epochs == 25
 
 
 def test_too_few_images_are_refused():

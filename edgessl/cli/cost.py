@@ -99,13 +99,16 @@ def _measured(found: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     step, memory, under = found["step_s"], found["memory_mb"], found["conditions"]
     parts = ", ".join(f"{STEP[name]} {s:.3g}" for name, s in found["part_s"].items())
     gpu = "" if memory["gpu_peak"] is None else f"; {size(memory['gpu_peak'] * MB)} on the GPU"
-    load = under["load_1min"]
+    load, first = under["load_1min"], found["first_epochs"]
+    early = ""
+    if first:
+        early = f"{'':20}in the first {first['epochs']} epoch(s) a step {first['step_s']:.3g} s\n"
     shown = (
         f"\nmeasured here:      {len(step['samples'])} step(s) of {under['batch']} images of "
         f"{under['imgsz']} px ({under['images']})\n"
         f"                    a step {step['median']:.3g} s (median; {step['fastest']:.3g} to "
-        f"{step['slowest']:.3g}): {parts}\n"
-        f"                    {training['steps'] * training['starts']:,} steps of it are "
+        f"{step['slowest']:.3g}): {parts}\n{early}"
+        f"                    {training['steps'] * training['starts']:,} steps are "
         f"{duration(3600 * found['run_hours'])}; monitors, saving and reading images come on top\n"
         f"                    memory at its peak {size(memory['process_peak'] * MB)}, of "
         f"{memory['peak_of']} ({size(memory['process_before'] * MB)} before them, "

@@ -29,6 +29,8 @@ def _slim_text(text: str) -> str:
 WidthText = Annotated[str, AfterValidator(width_text)]
 SlimText = Annotated[str, AfterValidator(_slim_text)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Split = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -137,13 +139,29 @@ class Encoder(Section):
 class Views(Section):
     """Random views for pretraining: a preset, and what differs from it."""
 
-    preset: str = Field(
-        default="cifar_asym", description="byol_asym, cifar_asym, moco_v2 or ssl_small"
+    preset: str | None = Field(
+        default=None,
+        description="byol_asym, cifar_asym, moco_v2 or ssl_small; finetune for methods of one "
+        "view; null: cifar_asym, or finetune where the method uses labels",
     )
     crop_scale: CropScale | None = Field(default=None, description="area of the crop, 0..1")
-    flip: Annotated[float, Field(ge=0, le=1)] | None = Field(
+    flip: Probability | None = Field(
         default=None, description="probability; 0 where left and right differ in meaning"
     )
+    jitter: Probability | None = Field(
+        default=None,
+        description="probability of the four changes of colour together; this one and those that "
+        "follow: null as the preset has it, else in every view",
+    )
+    brightness: Strength | None = Field(default=None, description="strength, 0: none")
+    contrast: Strength | None = Field(default=None, description="strength, 0: none")
+    saturation: Strength | None = Field(default=None, description="strength, 0: none")
+    hue: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
+        default=None, description="largest turn of the colour circle, 0..0.5"
+    )
+    gray: Probability | None = Field(default=None, description="probability of losing all colour")
+    blur: Probability | None = Field(default=None, description="probability")
+    solarize: Probability | None = Field(default=None, description="probability")
     local: Annotated[int, Field(ge=0, le=16)] = Field(
         default=0, description="further small crops of each image, for methods that take them"
     )
@@ -175,6 +193,16 @@ class Lars(Section):
         description="learning rate of biases and BatchNorms, as a multiple of learning_rate "
         "(official Barlow Twins: 0.024); the other form of a method's scale_loss, not beside it",
     )
+
+    @model_validator(mode="after")
+    def _has_a_rate_of_vectors(self) -> Lars:
+        clips = self.clip and self.flavour == "solo" and not self.exclude_vectors
+        if clips and self.bias_lr_mult != 1:
+            raise ValueError(
+                f"bias_lr_mult {self.bias_lr_mult:g} would only be a bound where exclude_vectors "
+                "is false and clip is true; set clip to false"
+            )
+        return self
 
 
 class Monitor(Section):
@@ -272,7 +300,7 @@ class Finetune(Section):
     epochs: Positive = Field(default=50, description="passes over the labelled images")
     batch: Annotated[int, Field(ge=2)] = Field(default=32, description="images per step")
     optimizer: Literal["adamw", "lars", "sgd"] = Field(
-        default="adamw", description="sgd: Nesterov momentum 0.9"
+        default="adamw", description="sgd: Nesterov momentum 0.9; lars: with its defaults"
     )
     learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = Field(
         default=(1e-3, 3e-3),

@@ -16,7 +16,9 @@ from torch.nn import functional as F
 
 from edgessl.core.console import Reporter
 from edgessl.data.labelled import Labelled
-from edgessl.training.loop import Job, LossFunction, Plan, train
+from edgessl.training.loop import Job, train
+from edgessl.training.plan import Plan
+from edgessl.training.update import LossFunction
 
 
 class MakeViews(Protocol):

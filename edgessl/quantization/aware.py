@@ -27,8 +27,8 @@ from edgessl.core.errors import DataInvalid, Interrupted, out_of_memory
 from edgessl.core.images import to_model_input
 from edgessl.exporters.base import Calibration
 from edgessl.quantization.simulate import input_ranges, simulated
-from edgessl.training.loop import backward, gradient_norm
 from edgessl.training.stopping import stop_requested
+from edgessl.training.update import backward, gradient_norm
 
 LABEL = "quantisation-aware fine-tuning"
 EVALUATION_BATCH = 64

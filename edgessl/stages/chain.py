@@ -31,7 +31,7 @@ from edgessl.stages.pretrain import (
 from edgessl.stages.resizes import measure_resizes
 from edgessl.stages.rounds import rounds_of
 from edgessl.stages.targets import run_export
-from edgessl.training.loop import check_plan
+from edgessl.training.plan import check_plan
 
 
 def selected(start: str | None, until: str | None) -> tuple[str, ...]:

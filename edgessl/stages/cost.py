@@ -20,7 +20,7 @@ from edgessl.stages.cost_nets import Nets, meta_network, phases
 from edgessl.stages.cost_teacher import TeacherCost, teacher_cost
 from edgessl.stages.pretrain import make_view_specs, method_options
 from edgessl.stages.refusals import refuse_slices
-from edgessl.training.loop import Plan, check_plan
+from edgessl.training.plan import Plan, check_plan
 
 LOCAL_UNITS = 3  # a local crop is a pass with gradient
 

@@ -31,17 +31,27 @@ from edgessl.stages.conversion import check_installed
 from edgessl.stages.dry_run_labels import work_with_labels
 from edgessl.stages.image_counts import count_images
 from edgessl.stages.memory import gpu_peak, process_peak
-from edgessl.stages.pretrain import best_device, build_method, make_plan, make_views, view_loss
+from edgessl.stages.pretrain import (
+    best_device,
+    build_method,
+    make_plan,
+    make_view_specs,
+    make_views,
+    view_loss,
+)
 from edgessl.stages.roles import Pool
 from edgessl.stages.step_times import (
     StepTimes,
+    early_times,
     module_bytes,
     pass_seconds,
     pretraining_times,
     sampled_rows,
 )  # fmt: skip
 from edgessl.stages.watch import Looker, as_deployed, make_taught, watched_images
-from edgessl.training.loop import Plan, Watch, check_plan, cut
+from edgessl.training.budget import StepSeconds, cut
+from edgessl.training.loop import Watch
+from edgessl.training.plan import Plan, check_plan
 
 MB = 1e6
 
@@ -152,17 +162,23 @@ class DryRun:
         section = recipe.pretrain
         wanted = make_plan(recipe, self.counts.pool)
         check_plan(wanted)
-        method, _ = build_method(recipe, classes=self.classes, images=self.counts.pool)
-        method = method.to(self.device).to(memory_format=torch.channels_last)
+
+        def build() -> Method:
+            made, _ = build_method(recipe, classes=self.classes, images=self.counts.pool)
+            return made.to(self.device).to(memory_format=torch.channels_last)
+
+        method = build()
         self.reporter.say(f"measuring steps of pretraining on {self.device.type}")
         times = pretraining_times(recipe, self.spec, method, self.pool, wanted)
         self.times = times
         self.measured["pretraining"] = times.steps
-        plan = cut(wanted, times.step, section.max_seconds)
+        first, early = early_times(recipe, self.spec, build, self.pool, wanted)
+        step = StepSeconds(times.step, early.step if early else 0.0, first)
+        plan = cut(wanted, step, section.max_seconds)
         if plan.epochs < wanted.epochs:
             self.warnings.append(
                 f"pretrain.max_seconds cuts {wanted.epochs} epochs to {plan.epochs}: all of them "
-                f"would take {_spoken(wanted.steps * times.step)}"
+                f"would take {_spoken(step.of(wanted))}"
             )
         encoder = method.encoder
         batch = as_deployed(self.pool[: section.batch], self.spec)
@@ -176,7 +192,7 @@ class DryRun:
         for start in recipe.starts:
             name = "pretrain" if start == "random" else "pretrain from weights"
             note = f"{plan.epochs} epochs of {plan.steps_per_epoch} steps"
-            self.parts.append(Part(name, plan.steps * times.step + monitors + after, note))
+            self.parts.append(Part(name, step.of(plan) + monitors + after, note))
         weights = module_bytes(encoder)
         self.disk["pretraining states"] = len(recipe.starts) * times.state_bytes
         self.disk["while a state is saved"] = times.state_bytes
@@ -260,8 +276,8 @@ class DryRun:
         shrink = f"--set data.imgsz={smaller} takes about {(smaller / data.imgsz) ** 2:.0%} of it"
         if smaller == data.imgsz:
             shrink = "a narrower host takes less (see --width)"
-        if part == "views" and section.views.preset != "cifar_asym":
-            suggestion = "--set pretrain.views.preset=cifar_asym leaves the blur out"
+        if part == "views" and any(view.blur for view in make_view_specs(self.recipe)):
+            suggestion = "--set pretrain.views.blur=0 leaves the blur out"
         elif part == "optimizer":
             twice = 2 * section.batch
             suggestion = f"--set pretrain.batch={twice} halves the number of updates"

@@ -23,7 +23,8 @@ from edgessl.stages.networks import net_spec
 from edgessl.stages.pretrain import best_device
 from edgessl.stages.rounds import trainings_of
 from edgessl.stages.step_times import StepTimes, finetuning_times, module_bytes, pass_seconds
-from edgessl.training.loop import Plan, cut
+from edgessl.training.budget import StepSeconds, cut
+from edgessl.training.plan import Plan
 
 PROBED = 2000  # rows that a linear probe is timed on, at most
 
@@ -129,7 +130,7 @@ def _tuning(
         if times is None:
             times = finetuning_times(network, data, views, wanted, balanced=section.balanced)
             work.steps = times.steps
-        plan = cut(wanted, times.step, available)
+        plan = cut(wanted, StepSeconds(times.step), available)
         if plan.epochs < wanted.epochs:
             work.warnings.append(
                 f"finetune.max_seconds cuts {wanted.epochs} epochs to {plan.epochs} with "

@@ -14,9 +14,11 @@ from edgessl.core.recipe import Recipe
 from edgessl.core.runs import machine_facts
 from edgessl.data.decode import prepare_storage
 from edgessl.data.sources import open_source
+from edgessl.methods.base import Method
 from edgessl.stages.memory import Peak
 from edgessl.stages.pretrain import best_device, build_method, make_plan
-from edgessl.stages.step_times import pretraining_times, sampled_rows
+from edgessl.stages.step_times import early_times, pretraining_times, sampled_rows
+from edgessl.training.budget import StepSeconds
 from edgessl.training.plan import check_plan
 
 MB = 1e6
@@ -35,7 +37,8 @@ def measured_cost(recipe: Recipe, images: int, reporter: Reporter) -> dict[str, 
         JSON values: seconds of every step, the most memory in use meanwhile, and under
         ``conditions`` what they depend on. ``run_hours`` is the median times the steps of the
         run: what monitors, saved states and reading the images take comes on top. Steps are those
-        of the last epoch, also where the first ones train otherwise.
+        of the last epoch; where the first ones train otherwise, ``first_epochs`` says how many
+        and the median seconds of their steps, which the hours count.
 
     Raises:
         DataInvalid: The images cannot be opened, or ``images`` are fewer than a batch.
@@ -49,12 +52,18 @@ def measured_cost(recipe: Recipe, images: int, reporter: Reporter) -> dict[str, 
     source = open_source(where)
     named = open_source(recipe.data.labelled) if recipe.data.labelled else None
     pool = prepare_storage(source, spec.resize, sampled_rows(len(source), plan.batch)).images
-    method, _ = build_method(recipe, classes=len(named.class_names) if named else 0)
-    method = method.to(device).to(memory_format=torch.channels_last)
+
+    def build() -> Method:
+        method, _ = build_method(recipe, classes=len(named.class_names) if named else 0)
+        return method.to(device).to(memory_format=torch.channels_last)
+
     reporter.say(f"measuring steps of {plan.batch} images of {recipe.data.imgsz} px on {device}")
     load = _load()
-    times = pretraining_times(recipe, spec, method, pool, plan, longest_s=LONGEST_S)
+    times = pretraining_times(recipe, spec, build(), pool, plan, longest_s=LONGEST_S)
+    first, early = early_times(recipe, spec, build, pool, plan, longest_s=LONGEST_S)
     median = statistics.median(times.whole)
+    early_s = statistics.median(early.whole) if early else 0.0
+    seconds = StepSeconds(median, early_s, first).of(plan)
     parts = {"views": times.views, "model": times.model, "optimizer": times.optimizer}
     return {
         "step_s": {
@@ -62,7 +71,8 @@ def measured_cost(recipe: Recipe, images: int, reporter: Reporter) -> dict[str, 
             "samples": list(times.whole),
         },
         "part_s": parts,
-        "run_hours": median * plan.steps * len(recipe.starts) / 3600,
+        "first_epochs": {"epochs": first, "step_s": early_s} if early else None,
+        "run_hours": seconds * len(recipe.starts) / 3600,
         "memory_mb": _memory(times.peak),
         "conditions": _conditions(device) | {
             "batch": plan.batch, "imgsz": recipe.data.imgsz, "images": where, "sample": len(pool),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from edgessl.core.artifact import Artifact, InputSpec
 from edgessl.core.errors import RecipeInvalid, nearest
 from edgessl.core.images import to_model_input
 from edgessl.core.recipe import Recipe
+from edgessl.cost.training import Passes
 from edgessl.data.views import PRESETS, Views, ViewSpec, view_specs
 from edgessl.encoders import ENCODERS
 from edgessl.encoders.loading import write_tensors
@@ -33,10 +35,17 @@ from edgessl.stages.roles import Pool
 from edgessl.stages.seen import write_seen
 from edgessl.stages.teachers import check_teacher, load_teacher, teacher_of_stage, tell_teacher
 from edgessl.stages.watch import as_deployed, make_watch
-from edgessl.training.loop import Job, LossFunction, Plan, train
+from edgessl.training.loop import Job, train
 from edgessl.training.optimizers import LarsSettings
+from edgessl.training.plan import Plan
 from edgessl.training.record import check_finite
+from edgessl.training.update import LossFunction
 
+# what pretrain.views may change in every view of a preset
+CHANGEABLE = (
+    "crop_scale", "flip", "jitter", "brightness", "contrast", "saturation", "hue", "gray", "blur",
+    "solarize",
+)  # fmt: skip
 FEWEST_KEYS = 32  # of a queue that is cut to the images
 
 
@@ -81,8 +90,9 @@ def pretrain_identity(context: Context, start: str) -> dict[str, Any]:
     recipe = context.recipe
     return {
         "pretrain": recipe.pretrain.model_dump(
-            mode="json", exclude={"save_every_s", "monitor", "starts"}
+            mode="json", exclude={"save_every_s", "monitor", "starts", "options"}
         ),
+        "options": method_options(recipe).model_dump(mode="json"),
         "encoder": recipe.encoder.model_dump(mode="json", exclude={"weights"}),
         "weights": None if start == "random" else weights_identity(recipe),
         "teacher": teacher_of_stage(context, pretrain_folder(context, start)),
@@ -138,6 +148,7 @@ def _pretrain(context: Context, pool: Pool, folder: Path, identity: dict[str, An
         make_plan(recipe, len(pool.images)), folder.name, folder, identity, section.max_seconds,
         section.save_every_s, begin=method.begin, after_step=method.after_step,
         watch=make_watch(context, method, pool, make_views(recipe, context.spec), loss),
+        early_epochs=early_epochs(recipe),
     )  # fmt: skip
     followed = train(job, context.reporter)
     sliced = method.encoder
@@ -283,6 +294,12 @@ def method_options(recipe: Recipe) -> Any:
         raise RecipeInvalid("\n".join(lines)) from None
 
 
+def early_epochs(recipe: Recipe) -> int:
+    """Return how many first epochs the recipe's method trains otherwise, at another cost."""
+    method = recipe.pretrain.method
+    return method_options(recipe).early(Passes.of(METHODS[method].facts))[0]
+
+
 def make_views(recipe: Recipe, spec: InputSpec) -> Views:
     """Return the random views of the recipe's method, normalised as in ``spec``.
 
@@ -295,18 +312,22 @@ def make_views(recipe: Recipe, spec: InputSpec) -> Views:
 def make_view_specs(recipe: Recipe) -> tuple[ViewSpec, ...]:
     """Return what views the recipe's method gets: the first ones of the preset, local crops last.
 
+    A local crop has the colours of the first view, is blurred as often as a whole view is on
+    average, and never solarised.
+
     Raises:
         RecipeInvalid: No such preset, it makes fewer views than the method takes, or there are
             local crops for a method that takes none.
     """
     section, wanted, side = recipe.pretrain, recipe.pretrain.views, recipe.data.imgsz
     kind: type[Method] = METHODS.load(section.method)
-    specs = view_specs(wanted.preset, side, flip=wanted.flip)
+    preset = wanted.preset or ("finetune" if kind.uses_labels else "cifar_asym")
+    specs = view_specs(preset, side)
     if len(specs) < kind.views:
         fitting = [name for name, made in PRESETS.items() if len(made) >= kind.views]
         raise RecipeInvalid(
             f"method '{section.method}' takes {kind.views} views of each image, "
-            f"but pretrain.views.preset '{wanted.preset}' makes {len(specs)}",
+            f"but pretrain.views.preset '{preset}' makes {len(specs)}",
             hint=f"presets that make enough: {', '.join(fitting) or 'none'}",
         )
     if wanted.local and not kind.takes_local:
@@ -315,11 +336,14 @@ def make_view_specs(recipe: Recipe) -> tuple[ViewSpec, ...]:
             f"{wanted.local})",
             hint="leave pretrain.views.local out, or choose --method sacl-xd",
         )
-    whole = specs[: kind.views]
-    if wanted.crop_scale is not None:
-        whole = tuple(replace(s, crop_scale=wanted.crop_scale) for s in whole)
+    changes = {key: getattr(wanted, key) for key in CHANGEABLE}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    whole = tuple(replace(spec, **changes) for spec in specs[: kind.views])
     small = wanted.local_size or max(8, 4 * round(side / 7))
-    local = replace(specs[0], size=small, crop_scale=wanted.local_scale)
+    local = replace(
+        whole[0], size=small, crop_scale=wanted.local_scale, solarize=0.0,
+        blur=fmean(spec.blur for spec in whole),
+    )  # fmt: skip
     return (*whole, *(local,) * wanted.local)
 
 

@@ -96,7 +96,8 @@ def _unknown(kind: str, place: str, name: Any, known: Table | Mapping[str, Any])
 def _option_problems(recipe: Recipe) -> list[str]:
     """Check the method's own options; needs the method's packages, so left out without them."""
     section = recipe.pretrain
-    scaled = section.lars.bias_lr_mult if section.optimizer == "lars" else 1.0
+    plain = section.optimizer == "lars" and section.lars.exclude_vectors  # biases get plain SGD
+    scaled = section.lars.bias_lr_mult if plain else 1.0
     if not section.options and scaled == 1:
         return []
     try:

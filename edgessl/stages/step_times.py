@@ -20,14 +20,14 @@ from edgessl.data.labelled import Labelled
 from edgessl.evaluation.finetune import Lessons, MakeViews, classification_loss
 from edgessl.methods.base import Method, Schedule
 from edgessl.stages.memory import Peak, PeakWatch
-from edgessl.stages.pretrain import make_views
-from edgessl.training.loop import MARGIN, backward, gradient_norm, make_optimizer
+from edgessl.stages.pretrain import early_epochs, make_views
+from edgessl.training.budget import LITTLE, MARGIN
 from edgessl.training.plan import Plan
+from edgessl.training.update import backward, gradient_norm, make_optimizer
 
 WARM, STEPS = 2, 8
 SAMPLE = 512  # images that are decoded for measuring, or a batch if that is more
 Made = TypeVar("Made")
-LITTLE = 1e-6  # learning rate: the weights stay what they are
 LONGEST_S = 30.0  # fewer steps when they are slow; two at least
 
 
@@ -76,10 +76,9 @@ def pretraining_times(
     plan: Plan,
     *,
     longest_s: float = LONGEST_S,
+    epoch: int = -1,
 ) -> StepTimes:
     """Take a few steps of pretraining with a method that is thrown away afterwards.
-
-    They are steps of the last epoch: parts of a method that start late are on.
 
     Args:
         recipe: Gives the views.
@@ -88,6 +87,7 @@ def pretraining_times(
         images: uint8 (N, S, S, 3), a sample of the stored images.
         plan: Gives batch and optimiser.
         longest_s: Seconds after which no further step begins.
+        epoch: Whose steps they are; those of the last have on what a method starts late.
     """
     device = next(method.parameters()).device
     stored, views = torch.from_numpy(images), make_views(recipe, spec)
@@ -101,7 +101,7 @@ def pretraining_times(
         return method(made, torch.zeros(len(made[0]), dtype=torch.int64, device=device))
 
     optimizer = make_optimizer(method, plan, lr=LITTLE)
-    before = plan.steps - plan.steps_per_epoch
+    before = (epoch % plan.epochs) * plan.steps_per_epoch
     method.begin(Schedule(plan.steps, plan.steps_per_epoch, before, optimizer))
 
     def after_step(step: int) -> object:
@@ -109,6 +109,33 @@ def pretraining_times(
 
     work = _Work(method, optimizer, plan.batch, len(images), after_step, longest_s)
     return _times(work, make, loss)
+
+
+def early_times(
+    recipe: Recipe,
+    spec: InputSpec,
+    build: Callable[[], Method],
+    images: NDArray[np.uint8],
+    plan: Plan,
+    *,
+    longest_s: float = LONGEST_S,
+) -> tuple[int, StepTimes | None]:
+    """Return how many first epochs train otherwise, and what their steps take.
+
+    Args:
+        recipe: Gives the views and the method's options.
+        spec: Input contract.
+        build: A fresh method on its device, which is changed.
+        images: As in :func:`pretraining_times`.
+        plan: Gives batch and optimiser.
+        longest_s: As in :func:`pretraining_times`.
+    """
+    epochs = early_epochs(recipe)
+    if not epochs:
+        return 0, None
+    return epochs, pretraining_times(
+        recipe, spec, build(), images, plan, longest_s=longest_s, epoch=0
+    )
 
 
 def finetuning_times(

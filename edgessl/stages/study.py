@@ -27,7 +27,8 @@ from edgessl.stages.context import Context, clear
 from edgessl.stages.rounds import Round, Rounds, trainings_of
 from edgessl.stages.study_rows import Found, study_rows
 from edgessl.training import checkpoints
-from edgessl.training.loop import Plan, fit_to_budget
+from edgessl.training.budget import fit_to_budget
+from edgessl.training.plan import Plan
 
 MakeNetwork = Callable[[int], nn.Module]
 Weights = dict[str, Tensor]

@@ -14,7 +14,7 @@ from edgessl.stages.context import Context
 from edgessl.stages.evaluate import balanced_row, is_imbalanced
 from edgessl.stages.rounds import Rounds
 from edgessl.stages.rows import accuracy_row, summary_row, with_note
-from edgessl.training.loop import Plan
+from edgessl.training.plan import Plan
 
 Rows = list[LedgerRow]
 

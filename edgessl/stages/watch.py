@@ -31,7 +31,8 @@ from edgessl.methods.base import Method
 from edgessl.slimming.sliced import HOST, Sliced
 from edgessl.stages.context import Context
 from edgessl.stages.roles import Pool
-from edgessl.training.loop import LossFunction, Watch
+from edgessl.training.loop import Watch
+from edgessl.training.update import LossFunction
 
 # of a small data set: looking at all of it every epoch would cost as much as training
 SHARE, FEWEST = 4, 256

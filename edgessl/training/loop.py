@@ -6,35 +6,26 @@ was killed and resumed takes the same steps as one that was not (same machine, s
 
 from __future__ import annotations
 
-import copy
 import math
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from edgessl.core.console import Bar, Reporter
 from edgessl.core.errors import Collapsed, Diverged, FileInvalid, Interrupted, out_of_memory
 from edgessl.methods.base import Schedule
-from edgessl.training import checkpoints, optimizers
+from edgessl.training import checkpoints
+from edgessl.training.budget import Hooks, fit_to_budget
 from edgessl.training.plan import Plan, check_plan
 from edgessl.training.record import Clock, Record, check_finite
 from edgessl.training.stopping import stop_requested
+from edgessl.training.update import LossFunction, backward, gradient_norm, make_optimizer
 
-__all__ = ["Job", "LossFunction", "Plan", "Watch", "check_plan", "fit_to_budget", "train"]
-
-# (module, item indices, epoch) to named scalar terms; ``total`` is differentiated
-LossFunction = Callable[[nn.Module, NDArray[np.int64], int], dict[str, Tensor]]
-
-# a long run also saves, logs and warms the machine up: it is slower than its first steps
-MARGIN = 1.1
 # more measurements than these tell no more, and would cost a short training its time
 MOST_MEASUREMENTS = 20
 
@@ -84,13 +75,15 @@ class Job:
         folder: Stage folder for ``last/``, ``metrics.jsonl`` and ``monitor.jsonl``; None trains
             without saving.
         identity: What must be equal to resume a saved state (recipe, data hashes).
-        max_seconds: Time budget; see :func:`fit_to_budget`.
+        max_seconds: Time budget; see :func:`edgessl.training.budget.fit_to_budget`.
         save_every_s: Seconds between saved states.
         log_every: Steps between lines of ``metrics.jsonl``.
-        begin: Called once the plan is known and a saved state is loaded.
+        begin: Called once the plan is known and a saved state is loaded; like ``after_step`` a
+            method of ``module``.
         after_step: Called after every optimiser step with the number of steps done; what it
             returns is written to ``metrics.jsonl``.
         watch: Measurements between epochs, if any.
+        early_epochs: First epochs that train otherwise: a time budget counts them apart.
     """
 
     module: nn.Module
@@ -105,6 +98,7 @@ class Job:
     begin: Callable[[Schedule], None] | None = None
     after_step: Callable[[int], dict[str, Any] | None] | None = None
     watch: Watch | None = None
+    early_epochs: int = 0
 
 
 def train(job: Job, reporter: Reporter) -> Plan:
@@ -223,63 +217,6 @@ def _look(job: Job, record: Record, reporter: Reporter, done: int) -> None:
     )
 
 
-def make_optimizer(module: nn.Module, plan: Plan, lr: float | None = None) -> Optimizer:
-    """Build the optimiser of a plan, at another learning rate if one is given."""
-    return optimizers.make_optimizer(
-        module, plan.optimizer, lr=plan.learning_rate if lr is None else lr,
-        weight_decay=plan.weight_decay, lars=plan.lars,
-    )  # fmt: skip
-
-
-def backward(optimizer: Optimizer, terms: Mapping[str, Tensor]) -> None:
-    """Put the gradients of ``total`` in place of those of the step before."""
-    optimizer.zero_grad(set_to_none=True)
-    terms["total"].backward()
-
-
-def gradient_norm(optimizer: Optimizer) -> float:
-    """Return the Euclidean norm of all gradients."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-
-
-def fit_to_budget(
-    plan: Plan, module: nn.Module, loss: LossFunction, max_seconds: float | None
-) -> tuple[Plan, float]:
-    """Cut the epochs so that training fits into a time budget, measured on a throwaway copy.
-
-    Returns:
-        The plan, unchanged if it fits, and the expected seconds per step (0 without a budget).
-    """
-    if max_seconds is None:
-        return plan, 0.0
-    trial = copy.deepcopy(module)
-    optimizer = make_optimizer(trial, plan, lr=1e-6)
-    took: list[float] = []
-    for step in range(min(8, plan.steps)):
-        start = time.perf_counter()
-        backward(optimizer, loss(trial, plan.batch_indices(step), 0))
-        gradient_norm(optimizer)
-        optimizer.step()
-        took.append(time.perf_counter() - start)
-    seconds = MARGIN * float(np.median(took[2:] or took))
-    return cut(plan, seconds, max_seconds), seconds
-
-
-def cut(plan: Plan, step_s: float, max_seconds: float | None) -> Plan:
-    """Return the plan with as many epochs as fit into ``max_seconds``, at least one.
-
-    Args:
-        plan: Wanted.
-        step_s: Seconds per step.
-        max_seconds: Budget; None for no limit.
-    """
-    if max_seconds is None or step_s * plan.steps <= max_seconds:
-        return plan
-    fitting = int(max_seconds / (step_s * plan.steps_per_epoch))
-    return replace(plan, epochs=max(1, min(plan.epochs, fitting)))
-
-
 def _plan_or_resume(job: Job, reporter: Reporter) -> tuple[Plan, int | None]:
     """Return the plan and, if there is a saved state, the steps done in it."""
     saved = checkpoints.read_facts(job.folder / "last") if job.folder else None
@@ -297,11 +234,12 @@ def _plan_or_resume(job: Job, reporter: Reporter) -> tuple[Plan, int | None]:
                 f"{facts['threads']}: weights may differ in the last bits"
             )
         return Plan.from_dict(facts["plan"]), done
-    plan, seconds = fit_to_budget(job.plan, job.module, job.loss, job.max_seconds)
+    hooks = Hooks(job.begin, job.after_step, job.early_epochs)
+    plan, seconds = fit_to_budget(job.plan, job.module, job.loss, job.max_seconds, hooks)
     if plan.epochs < job.plan.epochs:
         reporter.warn(
             f"{job.label}: {job.plan.epochs} epochs would take about "
-            f"{seconds * job.plan.steps:.0f} s here; running {plan.epochs} to stay within "
+            f"{seconds:.0f} s here; running {plan.epochs} to stay within "
             f"{job.max_seconds:.0f} s"
         )
     return plan, None
