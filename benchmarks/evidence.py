@@ -3,25 +3,31 @@
     python benchmarks/evidence.py --out runs/evidence
     python benchmarks/evidence.py --out runs/evidence --collect benchmarks/results/evidence.json
 
-It goes on where it stopped; with ``--seeds`` it makes a share, beside another process.
+It goes on where it stopped, and a second process with the same folder takes a share.
 
 Every method pretrains the same MobileNetV1 (short) on the same images with the same views, batch
 and optimiser; only the loss differs, and for SACL and SACL+XD the 1x net is a slice of a 1.5x host.
-The learning rate is the one choice: three per method, in short trainings with a seed of
-their own, judged by a linear probe on validation images. Test images are used once.
+The learning rate is the one choice: four per method and larger ones while the largest wins, in
+short trainings with a seed of their own, judged by a linear probe on validation images. Test
+images are used once.
 
 Equal cost: the step of every method is timed, all in turn, in CPU seconds of one thread; each
 method then gets the whole number of epochs that comes nearest to the time of Barlow Twins. With
 ``--device cuda`` the seconds are those of the clock.
+
+Longer: Barlow Twins and SACL+XD once more with three times the epochs, equal and at equal cost,
+as a gain may need time.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,6 +37,7 @@ import torch
 
 from edgessl.core.artifact import InputSpec
 from edgessl.core.console import Reporter
+from edgessl.core.errors import Diverged
 from edgessl.core.images import to_model_input
 from edgessl.data.decode import prepare
 from edgessl.data.sources import open_source
@@ -44,12 +51,13 @@ from edgessl.stages.assignment import Pool
 from edgessl.stages.networks import net_spec
 from edgessl.stages.pretrain import build_method, make_plan, view_loss
 from edgessl.stages.recipes import validated
-from edgessl.training.loop import Job, backward, make_optimizer, train
+from edgessl.training.loop import Job, train
+from edgessl.training.update import backward, make_optimizer
 
 ENCODER, SIDE, BATCH = "mobilenet_v1_short", 20, 128
-POOL, BANK, CHOOSE, EPOCHS = 20_480, 10_000, 2_000, 4
+POOL, BANK, CHOOSE, EPOCHS, LONGER = 20_480, 10_000, 2_000, 4, 12
 CHOICE_IMAGES, CHOICE_EPOCHS = 5_120, 5
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (2e-3, 4e-3, 8e-3, 16e-3)
 CHOICE_SEED, DRAWS, BUDGETS = 1000, 5, (10, 100)
 BARLOW = {"projector": [512, 512, 512], "lam": 0.01, "scale_loss": 0.1}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -61,6 +69,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "sacl-xd": ("1.5x-1x", BARLOW | {"alpha": 0.95}),
 }
 REFERENCE = "barlow"  # whose time the others get
+NEARLY = 0.1  # so much more or less cost is taken for equal
+TRAINED_LONGER = ("barlow", "sacl-xd")
 QUIET = Reporter(quiet=True)
 
 
@@ -155,13 +165,21 @@ class Study:
         probe = fit_probe((f["bank"][rows], y["bank"][rows]), (f["choose"], y["choose"]))
         return probe.logits(f["test"]).argmax(1)
 
-    def row(self, name: str, make: Any) -> dict[str, Any]:
-        """Make a row, or read it if it is there."""
+    def row(self, name: str, make: Any, wait: bool = True) -> dict[str, Any]:
+        """Make a row, or read it if it is there; nothing while another process makes it.
+
+        ``wait`` waits for that process.
+        """
         path = self.out / f"{name}.json"
-        if not path.is_file():
-            made = make()
-            path.write_text(json.dumps(made | {"row": name}, indent=1) + "\n", "utf-8")
-            print(name, made, flush=True)
+        with (self.out / f"{name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                return {}
+            if not path.is_file():
+                made = make()
+                path.write_text(json.dumps(made | {"row": name}, indent=1) + "\n", "utf-8")
+                print(name, made, flush=True)
         return json.loads(path.read_text("utf-8"))
 
 
@@ -203,25 +221,37 @@ def step_seconds(study: Study, rounds: int = 24) -> dict[str, float]:
 
 
 def chosen_rate(study: Study, method: str) -> dict[str, Any]:
-    """The learning rate with the best probe on validation images, and all three scores."""
-    scores = {}
-    for rate in RATES:
+    """The learning rate with the best probe on validation images, and all scores.
+
+    Twice the largest rate is tried too while the largest is the best.
+    """
+    scores: dict[str, float | None] = {}
+    rates = list(RATES)
+    for rate in rates:
         recipe = study.recipe(method, rate, CHOICE_EPOCHS, CHOICE_SEED)
-        network, _, _ = study.trained(recipe, images=CHOICE_IMAGES)
-        scores[f"{rate:g}"] = round(study.choice_score(network), 5)
-    return {"rate": float(max(scores, key=lambda r: scores[r])), "validation": scores}
+        try:
+            network, _, _ = study.trained(recipe, images=CHOICE_IMAGES)
+        except Diverged:
+            scores[f"{rate:g}"] = None
+        else:
+            scores[f"{rate:g}"] = round(study.choice_score(network), 5)
+        best = float(max(scores, key=lambda r: scores[r] or 0.0))
+        if best == rate == rates[-1]:
+            rates.append(2 * rate)
+    return {"rate": best, "validation": scores}
 
 
 def measure(study: Study, seeds: list[int]) -> None:
-    """Make every row that is not there yet."""
+    """Make every row that is not there yet and that no other process is making."""
     step = study.row("step_seconds", lambda: step_seconds(study))
     study.row("pixels", lambda: {"method": "pixels", "top1": study.scores(None)})
-    rates = {
-        m: study.row(f"choice-{m}", lambda m=m: chosen_rate(study, m))["rate"] for m in METHODS
-    }
+    for wait in (False, True):
+        choices = {
+            m: study.row(f"choice-{m}", lambda m=m: chosen_rate(study, m), wait) for m in METHODS
+        }
 
     def one(method: str, epochs: float, seed: int) -> dict[str, Any]:
-        recipe = study.recipe(method, rates[method], epochs, seed)
+        recipe = study.recipe(method, choices[method]["rate"], epochs, seed)
         network, took, steps = study.trained(recipe)
         about = {"method": method, "seed": seed, "epochs": recipe.pretrain.epochs, "steps": steps}
         return about | {"seconds": round(took, 1), "top1": study.scores(network)}
@@ -231,15 +261,20 @@ def measure(study: Study, seeds: list[int]) -> None:
         network = study.plain(recipe, study.built(recipe))
         return {"method": "random", "seed": seed, "top1": study.scores(network)}
 
+    def both(kinds: tuple[str, str], methods: Iterable[str], epochs: int) -> None:
+        for seed in seeds:
+            for m in methods:
+                same = round(epochs * step[REFERENCE] / step[m])
+                rows = {kinds[0]: epochs, kinds[1]: same}
+                if abs(same - epochs) <= NEARLY * epochs:  # its row at equal epochs is both
+                    del rows[kinds[1]]
+                for kind, n in rows.items():
+                    study.row(f"{kind}-{m}-{seed}", lambda m=m, n=n, s=seed: one(m, n, s), False)
+
     for seed in seeds:
-        study.row(f"random-{seed}", lambda seed=seed: untrained(seed))
-        for method in METHODS:
-            study.row(f"epochs-{method}-{seed}", lambda m=method, s=seed: one(m, EPOCHS, s))
-    for seed in seeds:
-        for method in METHODS:
-            epochs = EPOCHS * step[REFERENCE] / step[method]
-            if round(epochs) != EPOCHS:  # else its row at equal epochs is also the one here
-                study.row(f"cost-{method}-{seed}", lambda m=method, e=epochs, s=seed: one(m, e, s))
+        study.row(f"random-{seed}", lambda seed=seed: untrained(seed), wait=False)
+    both(("epochs", "cost"), METHODS, EPOCHS)
+    both(("longer", "longercost"), TRAINED_LONGER, LONGER)
 
 
 def collected(out: Path, device: str) -> dict[str, Any]:
@@ -247,12 +282,13 @@ def collected(out: Path, device: str) -> dict[str, Any]:
     conditions = {
         "encoder": ENCODER, "imgsz": SIDE, "batch": BATCH, "pretraining_images": POOL,
         "labelled_images": BANK, "validation_images": CHOOSE, "test_images": 10_000,
-        "epochs": EPOCHS, "choice_images": CHOICE_IMAGES, "choice_epochs": CHOICE_EPOCHS,
+        "epochs": EPOCHS, "longer": LONGER,
+        "choice_images": CHOICE_IMAGES, "choice_epochs": CHOICE_EPOCHS,
         "learning_rates": RATES, "options": METHODS, "draws": DRAWS,
         "device": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
         "threads": 1, "cores": os.cpu_count(), "torch": torch.__version__,
         "seconds": "clock" if device == "cuda" else "CPU seconds of one thread",
-        "machine": "shared with other programs throughout; AdamW was not fused yet",
+        "processes": "two side by side, one core each",
     }  # fmt: skip
     rows = [json.loads(path.read_text("utf-8")) for path in sorted(out.glob("*.json"))]
     return {"conditions": conditions, "rows": rows}

@@ -15,6 +15,7 @@ from edgessl.core.statistics import student_t_interval
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "evidence.json"
+BEFORE = RESULT.with_name("evidence_small_rates.json")  # kept beside it: another grid of rates
 PAGE = ROOT / "docs" / "evidence.md"
 ORDER = ("pixels", "random", "simclr", "moco-v2", "barlow", "xd", "sacl", "sacl-xd")
 COLUMNS = {
@@ -25,6 +26,7 @@ COLUMNS = {
 }
 IMAGENET_SEEN = 200 * 1_281_167
 RIVAL, OURS = "barlow", "sacl-xd"
+BASE = {"cost": "epochs", "longercost": "longer"}  # where rows of as many epochs are
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -36,10 +38,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def runs(result: dict[str, Any], kind: str) -> dict[str, list[dict[str, Any]]]:
     """The rows of one comparison by method, in the order of their seeds."""
     found: dict[str, list[dict[str, Any]]] = {}
-    own = {r["method"] for r in result["rows"] if r["row"].startswith("cost-")}
+    own = {r["method"] for r in result["rows"] if r["row"].startswith(f"{kind}-")}
     for row in result["rows"]:
         # as many epochs as at equal epochs: the same training
-        start = "cost" if kind == "cost" and row.get("method") in own else "epochs"
+        start = kind if row.get("method") in own else BASE.get(kind, kind)
         name = row["row"]
         if name == "pixels":
             found["pixels"] = [row]
@@ -119,11 +121,23 @@ def choices(result: dict[str, Any]) -> str:
     found = {r["row"].removeprefix("choice-"): r for r in result["rows"] if "validation" in r}
     rates = sorted({rate for r in found.values() for rate in r["validation"]}, key=float)
     rows = [
-        [f"`{m}`", *(f"{100 * found[m]['validation'][rate]:.1f}" for rate in rates),
-         f"{found[m]['rate']:g}"]
-        for m in ORDER if m in found
-    ]  # fmt: skip
+        [
+            f"`{m}`",
+            *(percent(found[m]["validation"], r) for r in rates),
+            f"{found[m]['rate']:g}",
+        ]
+        for m in ORDER
+        if m in found
+    ]
     return table(["", *(f"{float(rate):g}" for rate in rates), "chosen"], rows)
+
+
+def percent(shares: dict[str, float | None], rate: str) -> str:
+    """A share in percent; empty where none was measured."""
+    if rate not in shares:
+        return ""
+    share = shares[rate]
+    return "diverged" if share is None else f"{100 * share:.1f}"
 
 
 def edge(result: dict[str, Any]) -> str:
@@ -136,13 +150,57 @@ def edge(result: dict[str, Any]) -> str:
     return f"The largest rate won for {who}: a wider search might raise the figures.\n\n"
 
 
-def page(result: dict[str, Any]) -> str:
+def options(used: dict[str, tuple[str, dict[str, Any]]]) -> str:
+    """The fixed options of every method, as list items."""
+    lines = []
+    for method, (width, values) in used.items():
+        said = ", ".join(f"{key} {json.dumps(value)}" for key, value in values.items())
+        lines.append(f"  - `{method}` {width}: {said}")
+    return "\n".join(lines)
+
+
+def smaller_rates(before: dict[str, Any]) -> str:
+    """What an earlier run on a grid of smaller rates came to."""
+    means = {
+        method: fmean(row["top1"]["linear"] for row in rows)
+        for method, rows in runs(before, "epochs").items()
+        if method not in ("pixels", "random")
+    }
+    rates = ", ".join(f"{rate:g}" for rate in before["conditions"]["learning_rates"])
+    said = ", ".join(f"`{method}` {mean:.1f}" for method, mean in means.items())
+    return (
+        f"One seed chooses with noise. An earlier run knew {rates} only, and took the largest\n"
+        f"for every method. Its linear probes after {before['conditions']['epochs']} epochs, means "
+        f"of three seeds:\n{said}.\n\n"
+    )
+
+
+def page(result: dict[str, Any], before: dict[str, Any]) -> str:
     """The whole page."""
     c = result["conditions"]
     seen = c["epochs"] * c["pretraining_images"]
     step = next(r for r in result["rows"] if r["row"] == "step_seconds")
     steps = ", ".join(f"`{m}` {1e3 * step[m]:.0f} ms" for m in ORDER if m in step)
     epochs, cost = runs(result, "epochs"), runs(result, "cost")
+    longer, longer_cost = runs(result, "longer"), runs(result, "longercost")
+    verdicts = "".join(
+        f"- {verdict(found, where)}"
+        for n, equal, same_cost in ((c["epochs"], epochs, cost), (c["longer"], longer, longer_cost))
+        if OURS in equal
+        for found, where in (
+            (equal, f"{n} epochs each"),
+            (same_cost, f"the measured cost of {n} epochs of Barlow Twins"),
+        )
+    )
+    prolonged = ""
+    if OURS in longer:
+        prolonged = f"""## Longer
+
+{c["longer"]} epochs, with the learning rates that were chosen for the short trainings:
+
+{accuracies(longer)}{differences(longer)}At the cost of {c["longer"]} epochs of Barlow Twins:
+
+{accuracies(longer_cost)}{differences(longer_cost)}"""
     return f"""# Evidence
 
 What the methods were worth in one comparison that fits on a CPU, printed as it came out. It was
@@ -155,7 +213,7 @@ XD (100 epochs), 59.3 with SACL+XD. It names no figure for Barlow Twins or SimCL
 
 **What was seen here**, with {IMAGENET_SEEN / seen:,.0f} times fewer images and at {c["imgsz"]} px:
 
-- {verdict(epochs, "equal epochs")}- {verdict(cost, "equal measured cost")}
+{verdicts}
 ## Conditions
 
 Fashion-MNIST at {c["imgsz"]} px, {c["encoder"]} at 1x (SACL and SACL+XD: the 1x slice of a 1.5x
@@ -166,8 +224,8 @@ their penalty is chosen on {c["validation_images"]:,} validation images; top-1 i
 {c["test_images"]:,} test images that were used for nothing else. `random` is the untrained net with
 its BatchNorm statistics, `pixels` the raw images. Means over seeds, with the range in brackets.
 
-{c["device"]}, {c["threads"]} thread, torch {c["torch"]}; seconds are {c["seconds"]}, on a machine
-{c["machine"]}.
+{c["device"]}, {c["threads"]} thread, torch {c["torch"]}; seconds are {c["seconds"]};
+processes: {c["processes"]}.
 
 ## Equal epochs
 
@@ -176,20 +234,22 @@ its BatchNorm statistics, `pixels` the raw images. Means over seeds, with the ra
 ## Equal measured cost
 
 Each method has the whole number of epochs that comes nearest to the time of Barlow Twins, by the
-median step times of all methods in turn ({steps}). The column of seconds says what the trainings
-took; where it is higher than those times say, other programs were busier.
+median step times of all methods in turn ({steps}); within 10 % of as many epochs it has as many.
+The column of seconds says what the trainings took; where it is higher than those times say, the
+processes were in each other's way.
 
-{accuracies(cost)}{differences(cost)}
-## How the learning rate was chosen
+{accuracies(cost)}{differences(cost)}{prolonged}## How the learning rate was chosen
 
 Linear probe on validation images after {c["choice_epochs"]} epochs of {c["choice_images"]:,}
-images, a seed of its own; three rates per method and no other choice.
+images, a seed of its own. Each method had {len(c["learning_rates"])} rates, and twice the largest
+for as long as the largest was the best; there was no other choice.
 
-{choices(result)}{edge(result)}## What this cannot say
+{choices(result)}{edge(result)}{smaller_rates(before)}## What this cannot say
 
 - Nothing about ImageNet, photographs, large batches or hundreds of epochs: the paper's setting.
-- Options other than the learning rate (temperature, `lam`, projector, momentum) are one fixed
-  choice each. Another choice can change the order.
+- Options other than the learning rate are one fixed choice each. Another choice can change the
+  order:
+{options(c["options"])}
 - Fashion-MNIST is centred and aligned: raw pixels with a linear probe are a strong rival, and where
   they win the table shows it.
 - Three seeds bound large differences only.
@@ -200,7 +260,8 @@ To repeat it: `python benchmarks/evidence.py --out runs/evidence`, on a GPU with
 
 def main() -> None:
     """Write the page."""
-    PAGE.write_text(page(json.loads(RESULT.read_text("utf-8"))), "utf-8")
+    results = [json.loads(path.read_text("utf-8")) for path in (RESULT, BEFORE)]
+    PAGE.write_text(page(*results), "utf-8")
     print(PAGE)
 
 

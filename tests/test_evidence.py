@@ -25,11 +25,16 @@ PAGE = script("evidence_page")
 
 def test_the_page_is_made_from_the_kept_result():
     result = json.loads((ROOT / "benchmarks/results/evidence.json").read_text("utf-8"))
-    assert (ROOT / "docs/evidence.md").read_text("utf-8") == PAGE["page"](result)
+    before = json.loads(PAGE["BEFORE"].read_text("utf-8"))
+    assert (ROOT / "docs/evidence.md").read_text("utf-8") == PAGE["page"](result, before)
     for kind in ("epochs", "cost"):
         found = PAGE["runs"](result, kind)
         assert list(found) == list(PAGE["ORDER"])
         assert {len(found[m]) for m in found if m != "pixels"} == {3}
+    for kind in ("longer", "longercost"):
+        found = PAGE["runs"](result, kind)
+        both = [{row["seed"] for row in found.get(PAGE[who], [])} for who in ("RIVAL", "OURS")]
+        assert both[0] == both[1]
 
 
 def rows(barlow, sacl_xd):
