@@ -29,6 +29,7 @@ TERMS = {
     "xd": ["sacl / xd"],
     "disco": ["contrast / distillation"],
     "oss-style": ["student / domain"],
+    "rekd-style": ["student / relation"],
 }
 
 
@@ -50,7 +51,9 @@ def build(name):
     if kind.teacher_kind in ("frozen", "online"):
         network = architecture.network(0.5, classes=None, stem="small", seed=5)
         teacher = Teacher(network, architecture.feature_size(0.5), None, "teacher")
-    wanted = {"projector": (16, 16) if kind.Options().projector else (), "queue": 32}
+    wanted = {
+        "projector": (16, 16) if kind.Options().projector else (), "queue": 32, "relation_from": 1,
+    }  # fmt: skip
     options = {n: value for n, value in wanted.items() if n in kind.Options.model_fields}
     torch.manual_seed(2)
     parts = Parts(net, features, teacher, classes=10, seed=5, feature_group=group)
